@@ -1,0 +1,26 @@
+"""mipin_keras: why did your Keras model say that?
+
+    analyzer = mipin_keras.create_analyzer("mipin", model).fit(x_train)
+    attribution = analyzer.analyze(x)
+
+See README.md, and :func:`create_analyzer`.
+"""
+
+from ._version import __version__
+from .analyzer import Analyzer, NotFittedError
+from .catalogue import analyzers, create_analyzer, load_analyzer, options_of, register_with_innvestigate
+from .inverse import Inverse, LearnedInverse, register_inverse
+
+__all__ = [
+    "Analyzer",
+    "Inverse",
+    "LearnedInverse",
+    "NotFittedError",
+    "__version__",
+    "analyzers",
+    "create_analyzer",
+    "load_analyzer",
+    "options_of",
+    "register_inverse",
+    "register_with_innvestigate",
+]

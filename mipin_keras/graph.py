@@ -1,0 +1,318 @@
+"""ModelGraph: a Keras model as numbered steps in topological order."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+from typing import Any
+
+import keras
+import numpy as np
+
+from . import kernels
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """One thing that the model does to its tensors.
+
+    A layer with a built-in activation makes two steps: its linear part, and a
+    ``keras.layers.Activation``. A shared layer makes one step per call.
+
+    Attributes:
+        index: Position in ``ModelGraph.steps``.
+        name: Unique; the layer's name, with the path of nested models before
+            it, ``#2`` for a second call, ``/relu`` for a built-in activation.
+        layer: The Keras layer or operation.
+        linear: Whether this is the layer without its built-in activation.
+        inputs: Numbers of the tensors it reads.
+        output: Number of the tensor it makes.
+        input_shapes, output_shape: Without the batch axis.
+    """
+
+    index: int
+    name: str
+    layer: Any
+    linear: bool
+    inputs: tuple[int, ...]
+    output: int
+    input_shapes: tuple[tuple[int, ...], ...]
+    output_shape: tuple[int, ...]
+    arguments: tuple[tuple, dict]
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of the first input, without the batch axis."""
+        return self.input_shapes[0]
+
+    def __call__(self, tensors: Any) -> Any:
+        """The step's output from ``tensors``, a mapping or list from number to tensor."""
+        if self.linear:
+            return kernels.linear_with_bias(self.layer, tensors[self.inputs[0]])
+        args, kwargs = keras.tree.map_structure(
+            lambda leaf: tensors[leaf.number] if isinstance(leaf, _Number) else leaf, self.arguments
+        )
+        return self.layer(*args, **kwargs)
+
+    def __str__(self) -> str:
+        return f"{self.name!r} ({type(self.layer).__name__})"
+
+
+@dataclasses.dataclass(frozen=True)
+class _Number:
+    """Stands for a tensor in the recorded arguments of a call."""
+
+    number: int
+
+
+class ModelGraph:
+    """The steps from a model's input to its logits.
+
+    A final softmax or sigmoid, as an activation or as a layer, is left off;
+    nested models are flattened; ``keras.ops`` calls are steps. The model
+    itself is neither called nor changed.
+
+    Args:
+        model: A built Sequential or functional Keras 3 model with one input
+            and one output, channels_last.
+        output_layer: Name of a layer whose output is explained instead of the
+            model's.
+
+    Raises:
+        TypeError: If ``model`` is no Keras 3 model.
+        ValueError: For a model without a graph (subclassed or not built), with
+            several inputs or outputs, with channels_first layers, with an
+            output that is not ``(batch, units)``; for an unknown
+            ``output_layer``.
+
+    Attributes:
+        steps: The steps needed for the output, in topological order.
+        input, output: Numbers of the input's and the logits' tensor.
+        shapes: Shape of each tensor without the batch axis, by number.
+        stripped: Name of the step left off behind the logits, or None.
+    """
+
+    def __init__(self, model: keras.Model, output_layer: str | None = None):
+        _check_model(model)
+        self.model = model
+        self.input = 0
+        self.stripped: str | None = None
+        self.shapes: list[tuple[int, ...]] = [tuple(model.inputs[0].shape[1:])]
+        self._steps: list[Step] = []
+        self._names: set[str] = set()
+        self._ends: dict[str, int] = {}
+        last = self._read(model, [0], "")[0]
+        if output_layer is not None:
+            last = self.tensor_after(output_layer)
+        self.output = self._strip_head(last)
+        self.steps = self._needed(self.output)
+        if len(self.shapes[self.output]) != 1:
+            raise ValueError(
+                f"expected an output of shape (batch, units) to explain, received (batch, "
+                f"{', '.join(map(str, self.shapes[self.output]))}); name a layer with such an output as output_layer"
+            )
+
+    @property
+    def units(self) -> int:
+        """How many output neurons there are."""
+        return self.shapes[self.output][0]
+
+    def tensor_after(self, name: str) -> int:
+        """The number of the tensor that the layer ``name`` makes (its activation included).
+
+        Raises:
+            ValueError: If no layer of the model has this name.
+        """
+        matches = [n for full, n in self._ends.items() if full == name]
+        matches = matches or [n for full, n in self._ends.items() if full.split("/")[-1] == name]
+        if len(matches) != 1:
+            problem = "an unknown" if not matches else "an ambiguous"
+            raise ValueError(f"received {problem} layer name {name!r}; expected one of {sorted(self._ends)}")
+        return matches[0]
+
+    def consumers(self) -> dict[int, list[Step]]:
+        """The steps that read each tensor."""
+        readers: dict[int, list[Step]] = {}
+        for step in self.steps:
+            for number in set(step.inputs):
+                readers.setdefault(number, []).append(step)
+        return readers
+
+    def between(self, start: int) -> list[Step]:
+        """The steps that depend on tensor ``start``, in topological order.
+
+        Raises:
+            ValueError: If the output does not depend on it.
+        """
+        reached = {start}
+        steps = []
+        for step in self.steps:
+            if reached.intersection(step.inputs) and step.output != start:
+                reached.add(step.output)
+                steps.append(step)
+        if self.output not in reached or not steps:
+            raise ValueError("expected an input layer before the explained output, received one that is not")
+        return steps
+
+    def fingerprint(self) -> str:
+        """A hash of the model's architecture and weights."""
+        digest = hashlib.blake2b(digest_size=16)
+        for step in self._steps:
+            # Not the names: Keras numbers them by what else the process has built.
+            kind = (type(step.layer).__name__, kernels.activation_name(step.layer))
+            digest.update(repr((kind, step.inputs, step.output_shape)).encode())
+        for variable in self.model.weights:
+            array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+            digest.update(repr((array.shape, array.dtype.str)).encode())
+            digest.update(array.tobytes())
+        return digest.hexdigest()
+
+    # Reading the model
+
+    def _read(self, model: keras.Model, inputs: list[int], path: str) -> list[int]:
+        """Append the steps of ``model``, called on tensors ``inputs``; return its outputs' numbers.
+
+        Keras runs its own graph through ``clone_model``; what is called there
+        is a stand-in for each layer, so that the user's layers get no new
+        nodes. A fresh Model around the same tensors keeps a compiled model's
+        losses and optimizer out of it.
+        """
+        numbers: dict[int, int] = {}
+        alive: list[Any] = []  # an id() is only unique as long as its object lives
+
+        def number_of(tensor: Any) -> int:
+            return numbers[id(tensor)]
+
+        def record(layer: Any, *args: Any, **kwargs: Any) -> Any:
+            leaves = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
+            for leaf in leaves:
+                if id(leaf) not in numbers:  # the clone's own placeholders, in the order of the inputs
+                    raise ValueError(f"layer {layer.name!r} reads a tensor that is not part of the model")
+            outputs = layer.compute_output_spec(*args, **kwargs)
+            made = keras.tree.flatten(outputs)
+            name = self._unique(path + layer.name)
+            if isinstance(layer, keras.Model):
+                _check_graph(layer, f"the nested model {layer.name!r}")
+                ends = self._read(layer, [number_of(leaf) for leaf in leaves], name + "/")
+                if len(ends) == 1:
+                    self._ends[name] = ends[0]
+            else:
+                arguments = keras.tree.map_structure(
+                    lambda leaf: _Number(number_of(leaf)) if isinstance(leaf, keras.KerasTensor) else leaf,
+                    (args, kwargs),
+                )
+                ends = [self._append(layer, name, [number_of(leaf) for leaf in leaves], arguments, made)]
+                self._ends[name] = ends[0]
+            stands_for = _StandIn([keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in made])(*leaves)
+            for tensor, number in zip(stands_for, ends, strict=True):
+                numbers[id(tensor)] = number
+                alive.append(tensor)
+            return keras.tree.pack_sequence_as(outputs, stands_for)
+
+        plain = keras.Model(model.inputs, model.outputs)
+        placeholders = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in plain.inputs]
+        numbers.update({id(t): n for t, n in zip(placeholders, inputs, strict=True)})
+        clone = keras.models.clone_model(
+            plain, input_tensors=placeholders, clone_function=lambda layer: layer, call_function=record
+        )
+        return [number_of(tensor) for tensor in clone.outputs]
+
+    def _append(self, layer: Any, name: str, inputs: list[int], arguments: Any, made: list[Any]) -> int:
+        if getattr(layer, "data_format", None) == "channels_first":
+            raise ValueError(
+                f"expected channels_last, received layer {name!r} ({type(layer).__name__}) with data_format="
+                "'channels_first'; rebuild the model with data_format='channels_last' and move its weights over"
+            )
+        if len(made) != 1:
+            raise ValueError(f"expected layers with one output, received {name!r} with {len(made)}")
+        if arguments[1].get("training"):
+            raise ValueError(f"layer {name!r} is called with training=True: its output is not what the model predicts")
+        shape = tuple(made[0].shape[1:])
+        if not kernels.is_kernel_layer(layer):
+            return self._add(layer, name, False, inputs, shape, arguments)
+        number = self._add(layer, name, True, inputs, shape, arguments)
+        activation = getattr(layer, "activation", None)
+        if kernels.function_name(activation) == "linear":
+            return number
+        if not isinstance(activation, keras.layers.Layer):
+            activation = keras.layers.Activation(activation)
+        suffix = kernels.activation_name(activation) or getattr(activation, "name", "activation")
+        return self._add(activation, self._unique(f"{name}/{suffix}"), False, [number], shape, ((_Number(number),), {}))
+
+    def _add(self, layer: Any, name: str, linear: bool, inputs: list[int], shape: Any, arguments: Any) -> int:
+        self.shapes.append(shape)
+        output = len(self.shapes) - 1
+        shapes = tuple(self.shapes[i] for i in inputs)
+        self._steps.append(Step(len(self._steps), name, layer, linear, tuple(inputs), output, shapes, shape, arguments))
+        return output
+
+    def _unique(self, name: str) -> str:
+        unique, count = name, 1
+        while unique in self._names:
+            count += 1
+            unique = f"{name}#{count}"
+        self._names.add(unique)
+        return unique
+
+    def _strip_head(self, last: int) -> int:
+        made_by = {step.output: step for step in self._steps}
+        while last in made_by and kernels.activation_name(made_by[last].layer) in kernels.HEADS:
+            step = made_by[last]
+            if getattr(step.layer, "axis", -1) not in (-1, len(step.output_shape)):
+                break
+            self.stripped = step.name
+            last = step.inputs[0]
+        return last
+
+    def _needed(self, last: int) -> list[Step]:
+        needed, steps = {last}, []
+        for step in reversed(self._steps):
+            if step.output in needed:
+                needed.update(step.inputs)
+                steps.append(step)
+        if self.input not in needed:
+            raise ValueError("expected an output that depends on the model's input, received one that does not")
+        return [dataclasses.replace(step, index=i) for i, step in enumerate(reversed(steps))]
+
+
+class _StandIn(keras.Operation):
+    """Called in a layer's place while Keras runs a model's graph; makes tensors of given specs."""
+
+    def __init__(self, specs: list[keras.KerasTensor]):
+        super().__init__()
+        self._specs = specs
+
+    def call(self, *args: Any) -> Any:
+        raise NotImplementedError("a stand-in is only called on symbolic tensors")
+
+    def compute_output_spec(self, *args: Any) -> list[keras.KerasTensor]:
+        return self._specs
+
+
+def _check_graph(model: Any, what: str) -> None:
+    """Raise unless the calls of ``model`` can be read from its graph."""
+    own_call = not type(model).call.__module__.startswith("keras.")
+    if own_call or not isinstance(model, keras.Sequential | keras.Function):
+        raise ValueError(
+            f"expected a Sequential or functional model, received {what} of type {type(model).__name__}, whose own "
+            "call() hides its layers; build it as keras.Model(inputs, outputs)"
+        )
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            f"{what} is not built, so it has no graph yet; add keras.Input(shape) as its first layer, or call it once"
+        )
+
+
+def _check_model(model: Any) -> None:
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"expected a Keras 3 model (keras.Model), received {type(model).__module__}.{type(model).__name__}"
+        )
+    _check_graph(model, "the model")
+    for what, tensors in (("input", model.inputs), ("output", model.outputs)):
+        if len(tensors) != 1:
+            names = [tensor.name for tensor in tensors]
+            raise ValueError(
+                f"expected a model with one {what}, received {len(tensors)}: {names}; "
+                f"build keras.Model(input, output) for the part to explain"
+            )

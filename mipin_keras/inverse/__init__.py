@@ -1,0 +1,17 @@
+"""MIP-IN: the inverse of a network, learned layer by layer from a logit down."""
+
+from . import conv, dense, pooling, structural  # each registers its inverses
+from .analyzer import MIPIN, TrainedMIPIN
+from .rules import Inverse, LearnedInverse, register_inverse
+
+__all__ = [
+    "MIPIN",
+    "Inverse",
+    "LearnedInverse",
+    "TrainedMIPIN",
+    "conv",
+    "dense",
+    "pooling",
+    "register_inverse",
+    "structural",
+]

@@ -1,0 +1,278 @@
+"""MIPIN: the analyzer of the Mutual Information Preserving Inverse Network (Deng et al. 2021)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..analyzer import Analyzer, NotFittedError
+from .fitting import Fitting, Options, measure
+from .network import InverseNetwork, Seen
+
+SAMPLES = ("all", "class")
+CONV_SOLVERS = ("closed_form", "trained")
+
+
+class MIPIN(Analyzer):
+    """MIP-IN (Algorithm 1): what a logit still knows of the input, and the linear weights that say so.
+
+    For each class an inverse of the network is fitted, layer by layer from
+    the logit down to the input. Its reconstruction is the *source signal*,
+    the product of its linear parts the *attribution*.
+
+    Args:
+        model: See :class:`mipin_keras.analyzer.Analyzer`.
+        neuron_selection_mode, output_layer: Likewise. "all" gives the sum of
+            all classes' attributions and the mean of their source signals.
+        input_layer: Name of the layer whose output the explanation goes down
+            to, instead of the pixels.
+        classes: Output neurons to fit: ints, or None for all.
+        samples: What fits a class: ``"all"`` samples (class-discriminative),
+            or those that the model takes for the ``"class"`` alone.
+        ridge: λ of Eq. 6, added to the unnormalised centred Gram.
+        forward_relu: False gives the global explanation of section 4.2,
+            without the masks that adapt it to a sample.
+        mask_input: Whether the mask [X ≠ 0] acts where the explanation ends
+            too. None: at an ``input_layer`` and not at the pixels, as in the
+            paper; never without ``forward_relu``.
+        conv_solver: ``"closed_form"``, or ``"trained"`` with ``epochs`` of
+            Adam as in the paper.
+        epochs: For ``conv_solver="trained"``; the paper's 20.
+        rows: About how many rows the closed form of a convolution takes of
+            all samples' positions, at random; None for every one.
+        seed: For the rows and for training.
+        verbose: 0 silent, 1 a bar a pass and a line a layer, 2 a line a layer
+            and class.
+
+    Raises:
+        ValueError: For a value that an option does not take, and for a model
+            with layers that have no inverse, naming each.
+
+    Attributes:
+        fit_report: After a fit, one dict a layer and class, from the top
+            down: ``class``, ``layer``, ``type``, ``samples`` and ``rows`` it
+            was fitted from, ``mse`` (mean squared error of the
+            reconstruction, in squared units of the layer's input, over those
+            rows), ``variance`` of that input, and ``relative``, their ratio.
+    """
+
+    name = "mipin"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        neuron_selection_mode: str | Callable = "max_activation",
+        output_layer: str | None = None,
+        input_layer: str | None = None,
+        classes: Iterable[int] | int | None = None,
+        samples: str = "all",
+        ridge: float = 1e-3,
+        forward_relu: bool = True,
+        mask_input: bool | None = None,
+        conv_solver: str = "closed_form",
+        epochs: int = 20,
+        rows: int | None = 1 << 17,
+        seed: int = 0,
+        verbose: int = 1,
+    ):
+        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        _one_of("samples", samples, SAMPLES)
+        _one_of("conv_solver", conv_solver, CONV_SOLVERS)
+        _one_of("forward_relu", forward_relu, (True, False))
+        _one_of("mask_input", mask_input, (True, False, None))
+        _one_of("verbose", verbose, (0, 1, 2))
+        _whole("epochs", epochs, 1)
+        _whole("seed", seed, 0)
+        if rows is not None:
+            _whole("rows", rows, 1)
+        if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not (0 <= ridge < math.inf):
+            raise ValueError(f"expected ridge to be a finite number of at least 0, received {ridge!r}")
+        if mask_input and not forward_relu:
+            raise ValueError("mask_input=True needs forward_relu=True: without it nothing is masked")
+        self.classes = self._check_classes(classes)
+        self.verbose = verbose
+        self.fit_report: list[dict[str, Any]] = []
+        self._fit_options = Options(samples, float(ridge), conv_solver, epochs, rows, seed)
+        self.options |= {
+            "input_layer": input_layer,
+            "classes": None if classes is None else self.classes,
+            "forward_relu": forward_relu,
+            "mask_input": mask_input,
+            "verbose": verbose,
+            **self._fit_options._asdict(),
+        }
+        if mask_input is None:
+            mask_input = forward_relu and input_layer is not None
+        start = self.graph.input if input_layer is None else self.graph.tensor_after(input_layer)
+        self.network = InverseNetwork(self.graph, start, forward_relu=forward_relu, mask_input=mask_input)
+
+    def _check_classes(self, classes: Any) -> list[int]:
+        if classes is None:
+            return list(range(self.graph.units))
+        listed = [classes] if isinstance(classes, int | np.integer) else list(classes)
+        bad = [c for c in listed if isinstance(c, bool) or not isinstance(c, int | np.integer)]
+        bad += [c for c in listed if c not in bad and not 0 <= c < self.graph.units]
+        if bad or not listed:
+            raise ValueError(
+                f"expected classes to be ints from 0 to {self.graph.units - 1}, at least one, received {classes!r}"
+            )
+        return sorted({int(c) for c in listed})
+
+    # Fitting
+
+    @property
+    def fitted(self) -> bool:
+        """Whether at least one class is fitted."""
+        return bool(self.network.weights)
+
+    def fit(self, X: Any, batch_size: int = 32, *, steps: int | None = None, verbose: int | None = None) -> MIPIN:
+        """Learn the inverse of every class in ``classes``, from the top down (Algorithm 1).
+
+        Passes over the data once or more a learned layer; memory depends on
+        the model and the batch, not on the number of samples. Interrupted, it
+        leaves the analyzer as it was.
+
+        Args:
+            X: An array ``(n, *input shape)`` or memmap, a batched
+                ``tf.data.Dataset``, a ``keras.utils.PyDataset``, a function
+                that returns an iterator of batches, or an endless generator
+                with ``steps``. Labels are not used.
+            batch_size: Samples a batch, where ``X`` is an array.
+            steps: Batches a pass.
+            verbose: Instead of the analyzer's.
+
+        Returns:
+            The analyzer.
+
+        Raises:
+            TypeError, ValueError: See :class:`mipin_keras.batches.Batches`;
+                ValueError also for a class without samples, and for a model
+                whose output is not finite.
+        """
+        verbose = self.verbose if verbose is None else verbose
+        _one_of("verbose", verbose, (0, 1, 2))
+        batches = self.batches(X, batch_size, steps)
+        if verbose and self.graph.stripped:
+            print(f"mipin: explaining the logits before {self.graph.stripped!r}", flush=True)
+        fitting = Fitting(self.network, batches, self.classes, self._fit_options, verbose)
+        weights = fitting.run()
+        self.network.weights, self.fit_report = weights, fitting.report
+        return self
+
+    def reconstruction_errors(self, X: Any, batch_size: int = 32, *, steps: int | None = None) -> list[dict[str, Any]]:
+        """How well each layer's inverse reconstructs its input on any data, every position counted.
+
+        Args:
+            X, batch_size, steps: As for :meth:`fit`.
+
+        Returns:
+            Entries as in ``fit_report``.
+
+        Raises:
+            NotFittedError: Before :meth:`fit`.
+        """
+        self._need_fit()
+        classes = sorted(self.network.weights)
+        return measure(self.network, self.batches(X, batch_size, steps), classes, self._fit_options.samples)
+
+    # Analyzing
+
+    def source_signal(self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128) -> np.ndarray:
+        """What of ``X`` the explained logit still knows: S = g(Y_c), masked (section 3.2).
+
+        Args, Returns, Raises: As :meth:`analyze`; where several neurons are
+        explained at once, the mean of their source signals.
+        """
+        return self._batched(self._source_signal, X, neuron_selection, batch_size)
+
+    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+        seen, shares = self._look(x, neuron_selection)
+        return self._gather(seen, shares, self.network.attribution)
+
+    def _source_signal(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+        seen, shares = self._look(x, neuron_selection)
+        shares = shares / shares.sum(axis=1, keepdims=True)
+
+        def explain(part: Seen, c: int, share: np.ndarray) -> tf.Tensor:
+            signal = self.network.source(part, c)
+            return signal if (share == 1).all() else signal * share.reshape(-1, *[1] * (len(signal.shape) - 1))
+
+        return self._gather(seen, shares, explain)
+
+    def _look(self, x: np.ndarray, neuron_selection: Any) -> tuple[Seen, np.ndarray]:
+        self._need_fit()
+        seen = self.network.look(x)
+        logits = seen.logits.numpy()
+        if not np.isfinite(logits).all():
+            raise ValueError("the model's output is NaN or infinite on this input; there is nothing to explain")
+        shares = self.select(logits, neuron_selection)
+        missing = sorted(set(np.flatnonzero(shares.any(axis=0)).tolist()) - set(self.network.weights))
+        if missing:
+            raise NotFittedError(
+                f"classes {missing} were not fitted (fitted: {sorted(self.network.weights)}); name them in classes= "
+                "and fit again, or select a fitted one with neuron_selection_mode='index'"
+            )
+        return seen, shares
+
+    def _gather(self, seen: Seen, shares: np.ndarray, explain: Callable) -> np.ndarray:
+        """The sum over classes of ``explain(samples, class, shares)``, each on the samples it concerns."""
+        units = np.flatnonzero(shares.any(axis=0)).tolist()
+        if len(units) == 1:
+            return explain(seen, units[0], shares[:, units[0]]).numpy()
+        total = np.zeros((len(shares), *self.graph.shapes[self.network.start]), np.float32)
+        for c in units:
+            chosen = np.flatnonzero(shares[:, c])
+            total[chosen] += explain(seen.rows(chosen), c, shares[chosen, c]).numpy()
+        return total
+
+    def _need_fit(self) -> None:
+        if not self.fitted:
+            raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
+
+    # Files
+
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        self._need_fit()
+        arrays = {
+            f"{c}/{index}/{i}": w.numpy()
+            for c, weights in self.network.weights.items()
+            for index, ws in weights.items()
+            for i, w in enumerate(ws)
+        }
+        return arrays, {"fitted": sorted(self.network.weights), "fit_report": self.fit_report}
+
+    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        weights: dict[int, dict[int, Any]] = {}
+        for c in about["fitted"]:
+            for step in self.network.learned:
+                shapes = self.network.regression(step).weight_shapes
+                found = tuple(arrays[f"{c}/{step.index}/{i}"] for i in range(len(shapes)))
+                if tuple(w.shape for w in found) != shapes:
+                    raise ValueError(f"weights of {step} have shapes {[w.shape for w in found]}, expected {shapes}")
+                weights.setdefault(c, {})[step.index] = tuple(tf.constant(w, tf.float32) for w in found)
+        self.network.weights, self.fit_report = weights, about["fit_report"]
+
+
+class TrainedMIPIN(MIPIN):
+    """MIP-IN with its convolutions trained as in the paper: ``conv_solver="trained"`` by default."""
+
+    name = "mipin.trained"
+
+    def __init__(self, model: keras.Model, *, conv_solver: str = "trained", **options: Any):
+        super().__init__(model, conv_solver=conv_solver, **options)
+
+
+def _one_of(name: str, value: Any, known: tuple) -> None:
+    if not any(type(value) is type(entry) and value == entry for entry in known):
+        raise ValueError(f"expected {name} to be one of {known}, received {value!r}")
+
+
+def _whole(name: str, value: Any, least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+        raise ValueError(f"expected {name} to be an integer of at least {least}, received {value!r}")

@@ -1,0 +1,199 @@
+"""Which inverse a step gets: the table, what an inverse is, and how to register one of your own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .. import kernels
+from ..graph import Step
+from .ridge import Ridge, Solution
+
+Record = tuple[tf.Tensor, ...]
+Weights = tuple[tf.Tensor, ...]
+
+
+class Inverse:
+    """The inverse of one step: what reconstructs its input from the signal at its output.
+
+    An inverse is linear in the signal, up to a bias. Subclass it for a layer
+    of your own and name the layer with :func:`register_inverse`; define
+    :meth:`source`, and :meth:`attribution` too if there is a bias.
+
+    Args:
+        step: The step to invert; ``self.layer`` is its Keras layer,
+            ``self.input_shape`` and ``self.output_shape`` its shapes without
+            the batch axis.
+        forward_relu: Whether activations mask the signal (section 4.2).
+
+    Attributes:
+        learned: Whether it has weights to fit, one set a class.
+    """
+
+    learned = False
+
+    def __init__(self, step: Step, *, forward_relu: bool = True):
+        self.step = step
+        self.layer = step.layer
+        self.input_shape = step.input_shape
+        self.output_shape = step.output_shape
+        self.forward_relu = forward_relu
+
+    def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
+        """What of the forward pass the inverse needs: per-sample tensors, nothing by default.
+
+        Args:
+            x, y: The step's input ``(n, *input_shape)`` and output.
+        """
+        return ()
+
+    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        """The source signal at the input, ``(n, *input_shape)``, from the one at the output.
+
+        Args:
+            signal: Shape ``(n, *output_shape)``, float32 or float64; the
+                result has its dtype.
+            record: What :meth:`record` gave for these samples.
+            weights: The class' fitted weights in the signal's dtype; empty
+                unless ``learned``.
+        """
+        raise NotImplementedError(f"{type(self).__name__} must define source()")
+
+    def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        """The same without the bias: the linear part of :meth:`source` (Algorithm 1, line 12)."""
+        return self.source(signal, record, weights)
+
+
+class LearnedInverse(Inverse):
+    """An inverse that a ridge regression fits, from features of the signal to the step's input.
+
+    Attributes:
+        weight_shapes: Shapes of the weights that :meth:`assemble` returns.
+        positions: Rows of the regression that one sample gives.
+        sampled: Whether a fit may take a random part of these positions.
+    """
+
+    learned = True
+    sampled = False
+    positions = 1
+    weight_shapes: tuple[tuple[int, ...], ...]
+
+    def regression(self) -> Ridge:
+        """Fresh sums of the right size."""
+        raise NotImplementedError
+
+    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        """Rows of the regression.
+
+        Args:
+            signal: Source signal at the output, ``(n, *output_shape)``.
+            x: The step's input, ``(n, *input_shape)``.
+            positions: int of shape ``(n, r)``, or None for all.
+
+        Returns:
+            Features ``(groups, rows, features)`` and targets
+            ``(groups, rows, targets)``.
+        """
+        raise NotImplementedError
+
+    def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
+        """The weights from a solution's kernel and bias."""
+        raise NotImplementedError
+
+    def disassemble(self, weights: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
+        """A solution's kernel and bias from the weights."""
+        raise NotImplementedError
+
+    def solved(self, solution: Solution) -> tuple[np.ndarray, ...]:
+        """The weights in float32, as they are kept."""
+        return tuple(w.astype(np.float32) for w in self.assemble(solution.kernel, solution.bias))
+
+
+_INVERSES: dict[type, type[Inverse] | Callable[..., Inverse]] = {}
+# Known layers that some settings make non-invertible say so themselves; these
+# are known and not yet invertible at all.
+_LATER = (
+    keras.layers.Add,
+    keras.layers.Subtract,
+    keras.layers.Multiply,
+    keras.layers.Average,
+    keras.layers.Maximum,
+    keras.layers.Minimum,
+    keras.layers.Concatenate,
+    keras.layers.Dot,
+)
+
+
+def register_inverse(*layer_types: type) -> Callable[[type[Inverse]], type[Inverse]]:
+    """Class decorator: use this :class:`Inverse` for layers of these types.
+
+    Example::
+
+        @mipin_keras.register_inverse(Scale)
+        class ScaleInverse(mipin_keras.Inverse):
+            def source(self, signal, record, weights):
+                return signal / tf.cast(self.layer.scale, signal.dtype)
+
+    Subclasses that do not redefine ``call`` are covered too. Registering a
+    type again replaces its inverse.
+
+    Raises:
+        TypeError: If a type is not a Keras layer or operation, or the class
+            is no Inverse.
+    """
+    for layer_type in layer_types:
+        if not (isinstance(layer_type, type) and issubclass(layer_type, keras.Operation)):
+            raise TypeError(f"expected subclasses of keras.layers.Layer, received {layer_type!r}")
+    if not layer_types:
+        raise TypeError("register_inverse needs the layer types: @register_inverse(MyLayer)")
+
+    def register(inverse: type[Inverse]) -> type[Inverse]:
+        if not (isinstance(inverse, type) and issubclass(inverse, Inverse)):
+            raise TypeError(f"expected a subclass of mipin_keras.Inverse, received {inverse!r}")
+        for layer_type in layer_types:
+            _INVERSES[layer_type] = inverse
+        return inverse
+
+    return register
+
+
+def find_inverse(layer: Any) -> type[Inverse] | Callable[..., Inverse] | None:
+    """The inverse registered for a layer's type or the nearest base whose call() it keeps."""
+    for base in type(layer).__mro__:
+        if base in _INVERSES:
+            return None if kernels.overrides_call(layer, base) else _INVERSES[base]
+    if kernels.activation_name(layer):  # keras.ops.relu and its kin
+        return _INVERSES[keras.layers.Activation]
+    return None
+
+
+def refusal(step: Step) -> str:
+    """Why a step has no inverse, and what to do about it."""
+    if isinstance(step.layer, _LATER) or len(step.inputs) != 1:
+        return f"layer {step} merges several tensors, which MIP-IN cannot invert yet"
+    return (
+        f"MIP-IN knows no inverse for layer {step}, defined in {type(step.layer).__module__}; write one and register "
+        f"it with @mipin_keras.register_inverse({type(step.layer).__name__}), or stop the explanation above it with "
+        "input_layer="
+    )
+
+
+def make_inverse(step: Step, **options: Any) -> Inverse:
+    """The inverse of a step.
+
+    Raises:
+        ValueError: If there is none, or the layer's settings have none.
+    """
+    inverse = find_inverse(step.layer)
+    if inverse is None or len(step.inputs) != 1:
+        raise ValueError(refusal(step))
+    if not all(isinstance(size, int) for size in (*step.input_shape, *step.output_shape)):
+        raise ValueError(
+            f"expected layer {step} to have a static shape, received {step.input_shape}; build the model with a "
+            "fixed keras.Input shape"
+        )
+    return inverse(step, **options)

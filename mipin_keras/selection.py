@@ -1,0 +1,68 @@
+"""Which output neurons an analysis explains, as one weight a sample and neuron."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+MODES = ("max_activation", "index", "all")
+
+
+def check_mode(mode: Any) -> None:
+    """Raise unless ``mode`` is a known neuron selection mode.
+
+    Raises:
+        ValueError: For anything but the names in ``MODES`` or a callable.
+    """
+    if not (callable(mode) or mode in MODES):
+        raise ValueError(f"expected neuron_selection_mode to be one of {MODES} or a callable, received {mode!r}")
+
+
+def select(logits: np.ndarray, mode: str | Callable, neuron_selection: Any = None) -> np.ndarray:
+    """The weight of each output neuron in the explanation of each sample.
+
+    Args:
+        logits: Shape ``(n, units)``.
+        mode: ``"max_activation"``: the neuron with the largest output, ties
+            sharing equally, as in iNNvestigate; ``"index"``: those that
+            ``neuron_selection`` names; ``"all"``: every neuron at once; a
+            callable gets ``logits`` and returns indices as for ``"index"``.
+        neuron_selection: For ``"index"`` an int for all samples, or ``n`` of
+            them; None otherwise.
+
+    Returns:
+        float32 of shape ``(n, units)``.
+
+    Raises:
+        ValueError: If ``neuron_selection`` is missing, superfluous, not of
+            integers, of the wrong size or out of range.
+    """
+    check_mode(mode)
+    if mode != "index" and neuron_selection is not None:
+        raise ValueError(
+            f"neuron_selection is only for neuron_selection_mode='index'; the mode is {mode!r} and it was "
+            f"{neuron_selection!r}"
+        )
+    if mode == "all":
+        return np.ones(logits.shape, np.float32)
+    if mode == "max_activation":
+        largest = (logits == logits.max(axis=1, keepdims=True)).astype(np.float32)
+        return largest / largest.sum(axis=1, keepdims=True)
+    if callable(mode):
+        neuron_selection = mode(logits)
+    if neuron_selection is None:
+        raise ValueError("neuron_selection_mode='index' needs neuron_selection: an int, or one for each sample")
+    chosen = np.asarray(neuron_selection)
+    if chosen.dtype.kind not in "iu":
+        raise ValueError(f"expected integers as neuron_selection, received {neuron_selection!r}")
+    n, units = logits.shape
+    chosen = chosen.reshape(-1)
+    if chosen.size not in (1, n):
+        raise ValueError(f"expected neuron_selection to be an int or {n} of them, received {chosen.size}")
+    if chosen.min() < 0 or chosen.max() >= units:
+        raise ValueError(f"expected neurons from 0 to {units - 1}, received {sorted(set(chosen.tolist()))}")
+    weights = np.zeros((n, units), np.float32)
+    weights[np.arange(n), np.broadcast_to(chosen, n)] = 1.0
+    return weights

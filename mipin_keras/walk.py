@@ -1,0 +1,62 @@
+"""The walk: forward over a graph's steps keeping every tensor, and back over them with one rule a step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import tensorflow as tf
+
+from .graph import ModelGraph, Step
+
+Rule = Callable[[Step, Any, tf.Tensor], "tf.Tensor | tuple[tf.Tensor, ...]"]
+
+
+def forward(graph: ModelGraph, x: tf.Tensor) -> dict[int, tf.Tensor]:
+    """Every tensor of the graph for a batch of inputs.
+
+    Args:
+        graph: The model's steps.
+        x: Shape ``(n, ...)``, the model's input.
+
+    Returns:
+        Tensors by number; ``graph.output``'s are the logits.
+    """
+    tensors = {graph.input: x}
+    for step in graph.steps:
+        tensors[step.output] = step(tensors)
+    return tensors
+
+
+def backward(
+    graph: ModelGraph,
+    steps: Iterable[Step],
+    seen: Mapping[int, Any],
+    signal: tf.Tensor,
+    rule: Rule,
+) -> dict[int, tf.Tensor]:
+    """Carry a signal from the output back over ``steps``.
+
+    Args:
+        graph: The model's steps.
+        steps: Those to walk, in topological order.
+        seen: What each step's rule needs to know of the forward pass, by the
+            step's index.
+        signal: What starts at ``graph.output``.
+        rule: ``rule(step, seen[step.index], signal_at_output)`` gives the
+            signal at the step's input, or a tuple with one for each input.
+            What arrives at a tensor from several consumers is summed.
+
+    Returns:
+        The signals at the tensors where the walk ended: those that no walked
+        step makes.
+    """
+    signals = {graph.output: signal}
+    for step in reversed(list(steps)):
+        if step.output not in signals:
+            continue
+        arrived = rule(step, seen.get(step.index), signals.pop(step.output))
+        parts = arrived if isinstance(arrived, tuple) else (arrived,)
+        for number, part in zip(step.inputs, parts, strict=True):
+            signals[number] = signals[number] + part if number in signals else part
+    return signals
