@@ -208,10 +208,7 @@ class MIPIN(Analyzer):
     def _look(self, x: np.ndarray, neuron_selection: Any) -> tuple[Seen, np.ndarray]:
         self._need_fit()
         seen = self.network.look(x)
-        logits = seen.logits.numpy()
-        if not np.isfinite(logits).all():
-            raise ValueError("the model's output is NaN or infinite on this input; there is nothing to explain")
-        shares = self.select(logits, neuron_selection)
+        shares = self.select(seen.logits.numpy(), neuron_selection)
         missing = sorted(set(np.flatnonzero(shares.any(axis=0)).tolist()) - set(self.network.weights))
         if missing:
             raise NotFittedError(

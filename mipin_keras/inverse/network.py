@@ -102,8 +102,14 @@ class InverseNetwork:
             x: Shape ``(n, ...)``, the model's input.
             upto: Keep records of the steps behind this one only; None for all.
             targets: Learned steps whose inputs to keep.
+
+        Raises:
+            ValueError: If the model's output is not finite.
         """
-        return Seen(*self._looker(upto, targets)(tf.convert_to_tensor(x)))
+        seen = Seen(*self._looker(upto, targets)(tf.convert_to_tensor(x)))
+        if not np.isfinite(seen.logits.numpy()).all():
+            raise ValueError("the model's output is NaN or infinite on this input: look at its weights first")
+        return seen
 
     def _looker(self, upto: Step | None, targets: tuple[Step, ...]) -> Any:
         key = (upto, targets)

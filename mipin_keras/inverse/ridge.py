@@ -9,6 +9,7 @@ import numpy as np
 # Rows are gathered into blocks before they go into the sums: one large matrix
 # product is many times faster than many thin ones.
 BLOCK_ROWS = 1024
+_EPSILON = np.finfo(np.float64).eps
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,7 +103,12 @@ class Ridge:
         for g, matrix in enumerate(gram):
             matrix.flat[:: len(matrix) + 1] += ridge
             try:
-                np.linalg.cholesky(matrix)  # refuses what solve() would answer with rounding errors
+                # Refuses what solve() would answer with rounding errors. Without a ridge they can also make
+                # a pivot of 0 positive: what is left of a feature beside the others must stand out from them.
+                pivots = np.square(np.diagonal(np.linalg.cholesky(matrix)))
+                noise = 10 * len(matrix) * _EPSILON * np.diagonal(matrix) + self.rows * (_EPSILON * mean_f[g]) ** 2
+                if not ridge and (pivots <= noise).any():
+                    raise np.linalg.LinAlgError
                 kernel[g] = np.linalg.solve(matrix, cross[g])
             except np.linalg.LinAlgError:
                 raise ValueError(

@@ -1,0 +1,35 @@
+"""``python -m benchmarks fit`` and ``python -m benchmarks analyze``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+
+from reproduce_paper import report
+
+from . import analyze, fit
+
+BENCHMARKS = {"fit": fit, "analyze": analyze}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one benchmark; prints a table, the command and the versions."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    commands = parser.add_subparsers(dest="benchmark", required=True)
+    for name, module in BENCHMARKS.items():
+        command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
+        command.add_argument("--seed", type=int, default=0)
+        module.add_arguments(command)
+    args = parser.parse_args(argv)
+    if getattr(args, "memory_of", None) is None:
+        shown = ["DIR" if i and argv[i - 1] in ("--data-dir", "--cache-dir") else a for i, a in enumerate(argv)]
+        versions = ", ".join(f"{key} {value}" for key, value in report.environment().items())
+        print(f"`python -m benchmarks {shlex.join(shown)}` ({versions})\n", flush=True)
+    BENCHMARKS[args.benchmark].run(args)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,43 @@
+"""``python -m reproduce_paper EXPERIMENT``: rebuild the paper's tables and figures."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+import shlex
+import sys
+
+from . import report, table1
+
+EXPERIMENTS = {"table1": table1}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one experiment; 0 when it is done, 2 when what it needs is not there."""
+    argv = sys.argv[1:] if argv is None else argv
+    parser = argparse.ArgumentParser(prog="python -m reproduce_paper", description=__doc__)
+    commands = parser.add_subparsers(dest="experiment", required=True)
+    for name, module in EXPERIMENTS.items():
+        command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
+        command.add_argument("--data-dir", type=pathlib.Path, help="folder with mnist.npz and cifar10.npz")
+        command.add_argument("--cache-dir", type=pathlib.Path, help="trained models (default: DATA_DIR/models)")
+        command.add_argument("--out", type=pathlib.Path, default=report.RESULTS, help="where the results go")
+        command.add_argument("--seed", type=int, default=0)
+        command.add_argument("--quick", action="store_true", help="about 3 minutes; its numbers mean nothing")
+        command.add_argument("--verbose", type=int, choices=(0, 1, 2), default=2)
+        module.add_arguments(command)
+    args = parser.parse_args(argv)
+    if args.cache_dir is None:
+        args.cache_dir = (args.data_dir or pathlib.Path.home() / ".keras" / "mipin_keras") / "models"
+    shown = ["DIR" if i and argv[i - 1] in ("--data-dir", "--cache-dir", "--out") else a for i, a in enumerate(argv)]
+    args.command_line = "python -m reproduce_paper " + shlex.join(shown)
+    try:
+        EXPERIMENTS[args.experiment].run(args)
+    except (FileNotFoundError, ValueError) as problem:
+        print(f"reproduce_paper: error: {problem}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

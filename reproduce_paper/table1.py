@@ -1,0 +1,200 @@
+"""Table 1: APC and positive APC of MIP-IN's source signals, for the models of Tables 3, 4 and 5."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import pathlib
+import time
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+
+import mipin_keras
+from mipin_keras.metrics import average_percentage_change
+
+from . import data, models, report
+
+# Table 1 of the paper, in percent. It does not say on which images.
+PAPER = {"MLP-M": (10.1, 2.6), "CNN-M": (16.5, 2.3), "CNN-C": (21.1, 10.6)}
+HAS_CONVOLUTIONS = {"CNN-M", "CNN-C"}
+
+
+class Scale(NamedTuple):
+    """How much of everything a run takes; None means all there is."""
+
+    epochs: int | None = None  # of the models' training; None: each recipe's
+    train_samples: int | None = None
+    fit_samples: int = 50000  # section 6.1.2
+    trained_samples: int = 5000  # for the rows of "mipin.trained", which take minutes for each thousand
+    trained_epochs: int = 20
+    measured: int = 10000  # training and test images that APC is measured on
+
+
+QUICK = Scale(epochs=1, train_samples=4000, fit_samples=500, trained_samples=500, trained_epochs=1, measured=300)
+
+
+def variants(name: str, scale: Scale) -> list[tuple[str, dict[str, Any], int]]:
+    """The rows of one model: analyzer, options, fit samples."""
+    rows: list[tuple[str, dict[str, Any], int]] = [
+        ("mipin", {"samples": "all"}, scale.fit_samples),
+        ("mipin", {"samples": "class"}, scale.fit_samples),
+    ]
+    if name in HAS_CONVOLUTIONS:
+        rows.append(("mipin.trained", {"samples": "class", "epochs": scale.trained_epochs}, scale.trained_samples))
+    return rows
+
+
+def measure(analyzer: mipin_keras.Analyzer, x: np.ndarray) -> dict[str, Any]:
+    """Completeness on ``x`` for the class the model takes each sample for, without and with the mask on the pixels.
+
+    The mask acts behind everything that is fitted, so one fit serves both.
+    """
+    logits = analyzer.logits(x)
+    classes = logits.argmax(axis=1)
+    rows = np.arange(len(x))
+    signals = analyzer.source_signal(x)
+    found = {}
+    for mask in (False, True):
+        shown = signals * (x != 0) if mask else signals
+        result = average_percentage_change(logits[rows, classes], analyzer.logits(shown)[rows, classes], classes)
+        numbers = dataclasses.asdict(result)
+        del numbers["per_class"]
+        found["masked" if mask else "unmasked"] = numbers
+    return found
+
+
+def run_model(name: str, args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
+    """Train or load one model, fit every variant, measure."""
+    images = data.load(models.RECIPES[name].data, args.data_dir)
+    model, about = models.trained(
+        name, images, args.cache_dir, seed=args.seed, epochs=scale.epochs, train_samples=scale.train_samples
+    )
+    print(f"{name}: accuracy {about['accuracy']:.4f} on {len(images.x_test)} test images", flush=True)
+    train = models.shape_for(model, images.x_train)
+    test = models.shape_for(model, images.x_test)
+    rows = []
+    for method, options, count in variants(name, scale):
+        print(f"{name}: {method} {options} on {min(count, len(train))} images", flush=True)
+        analyzer = mipin_keras.create_analyzer(method, model, seed=args.seed, verbose=args.verbose, **options)
+        start = time.perf_counter()
+        analyzer.fit(train[:count], batch_size=256)
+        seconds = time.perf_counter() - start
+        row = {
+            "analyzer": method,
+            "options": options,
+            "fit_samples": min(count, len(train)),
+            "fit_seconds": round(seconds, 1),
+            "train": measure(analyzer, train[: scale.measured]),
+            "test": measure(analyzer, test[: scale.measured]),
+        }
+        rows.append(row)
+        test_apc = row["test"]["unmasked"]
+        print(
+            f"{name}: {method} {options}: test APC {test_apc['apc']:.1f} %, positive {test_apc['positive_apc']:.1f} %, "
+            f"fitted in {seconds:.0f} s",
+            flush=True,
+        )
+        del analyzer
+    keras.backend.clear_session()
+    paper = {"apc": PAPER[name][0], "positive_apc": PAPER[name][1]}
+    return {"trained": about, "paper": paper, "rows": rows}
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """The table, with the paper's numbers and what made it."""
+    header = ["model", "analyzer", "samples", "pixels masked", "fit images"]
+    header += ["train APC", "train pos.", "test APC", "test pos."]
+    lines = []
+    for name, found in result["models"].items():
+        paper = found["paper"]
+        lines.append(
+            [f"**{name}**", "paper", "", "", "50,000", "", "", f"{paper['apc']} %", f"{paper['positive_apc']} %"]
+        )
+        for row in found["rows"]:
+            for mask in ("unmasked", "masked"):
+                numbers = [row[part][mask][key] for part in ("train", "test") for key in ("apc", "positive_apc")]
+                lines.append(
+                    ["", row["analyzer"], row["options"]["samples"], "yes" if mask == "masked" else "no"]
+                    + [f"{row['fit_samples']:,}"]
+                    + ["undefined" if value is None else f"{value:.1f} %" for value in numbers]
+                )
+    title = "# Table 1: completeness of the source signals\n"
+    if result["quick"]:
+        title += (
+            "\n**A quick run: small models on few images. Its numbers say that the code runs, and nothing more.**\n"
+        )
+    first = next(iter(result["models"].values()))["rows"][0]
+    environment = ", ".join(f"{key} {value}" for key, value in result["environment"].items())
+    return f"""{title}
+{report.table(header, lines)}
+
+The better of samples "all" and "class", on test images:
+
+{chr(10).join(verdict(name, found) for name, found in result["models"].items())}
+
+APC is Eq. 10 and "pos." Eq. 11, in percent, for the class that the model takes each image for, over the first
+{first["train"]["unmasked"]["samples"]:,} training and {first["test"]["unmasked"]["samples"]:,} test images;
+{undefined(result)} were left out because their logit is 0. The paper says neither on which images it measured nor what
+it did at the pixels: "forward relu stops at the second layer" (section 6.1.2) reads as no mask there, which is this
+package's default; "pixels masked" is `mask_input=True`. The rows of "mipin.trained" fit their convolutions with
+{result["scale"]["trained_epochs"]} epochs of Adam, on fewer images for the time it takes; an MLP has none to train.
+The paper gives neither the models' accuracy nor how long they were trained, and APC depends on it: see `--epochs`.
+
+Made by `{result["command"]}`, seed {result["seed"]}; {environment}.
+"""
+
+
+def verdict(name: str, found: dict[str, Any]) -> str:
+    """One line: our best test APC beside the paper's, without and with the mask on the pixels."""
+    aim, about = found["paper"]["apc"], found["trained"]
+    words = []
+    for mask, kind in (("unmasked", "pixels not masked"), ("masked", "pixels masked")):
+        value = min(row["test"][mask]["apc"] for row in found["rows"] if row["analyzer"] == "mipin")
+        beside = "not above" if value <= aim else f"{value - aim:.1f} points above"
+        words.append(f"{value:.1f} % ({kind}), {beside} the paper's {aim} %")
+    trained = f"accuracy {100 * about['accuracy']:.1f} %, {about['epochs']} epochs on {about['train_samples']:,} images"
+    return f"- {name} ({trained}): {'; '.join(words)}."
+
+
+def undefined(result: dict[str, Any]) -> int:
+    """How many samples of all measurements have a logit of 0."""
+    return sum(
+        row[part][mask]["undefined"]
+        for found in result["models"].values()
+        for row in found["rows"]
+        for part in ("train", "test")
+        for mask in ("unmasked", "masked")
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of this experiment."""
+    parser.add_argument("--models", nargs="+", choices=sorted(PAPER), default=list(PAPER), help="only these models")
+    parser.add_argument("--epochs", type=int, help="epochs of the models' training, instead of each one's own")
+
+
+def run(args: argparse.Namespace) -> pathlib.Path:
+    """Run the experiment; write ``table1.json`` and ``table1.md`` (``table1-quick.*`` with ``--quick``)."""
+    scale = QUICK if args.quick else Scale()
+    if args.epochs is not None:
+        scale = scale._replace(epochs=args.epochs)
+    if args.quick:
+        print("table1: a QUICK run: small models on few images; its numbers mean nothing", flush=True)
+    result: dict[str, Any] = {
+        "table": "table1",
+        "quick": args.quick,
+        "seed": args.seed,
+        "command": args.command_line,
+        "scale": scale._asdict(),
+        "environment": report.environment(),
+        "models": {},
+    }
+    stem = "table1-quick" if args.quick else "table1"
+    for name in args.models:
+        result["models"][name] = run_model(name, args, scale)
+    report.write_json(args.out / f"{stem}.json", result)
+    path = report.write(args.out / f"{stem}.md", markdown(result))
+    print(path.read_text())
+    return path
