@@ -175,7 +175,7 @@ def _explain(args: argparse.Namespace) -> None:
 
 def _list_analyzers(args: argparse.Namespace) -> None:
     for name in analyzers():
-        summary = (inspect.getdoc(catalogue.ANALYZERS[name]) or "").splitlines()[0]
+        summary = (inspect.getdoc(catalogue.ANALYZERS[name]) or "").splitlines()[0].replace("``", "")
         print(f"{name}: {summary}\n    options: {', '.join(options_of(name))}")
 
 

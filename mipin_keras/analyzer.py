@@ -95,7 +95,7 @@ class Analyzer:
 
     def batches(self, X: Any, batch_size: int = 32, steps: int | None = None) -> Batches:
         """Checked passes over ``X`` for this model."""
-        return Batches(X, self.graph.shapes[self.graph.input], batch_size, steps)
+        return Batches(X, self.graph.shapes[self.graph.input], batch_size, steps, self.graph.model.inputs[0].dtype)
 
     # Analyzing
 

@@ -14,7 +14,6 @@ import numpy as np
 from . import plot
 from ._version import __version__
 from .analyzer import Analyzer
-from .batches import Batches
 from .catalogue import create_analyzer, load_analyzer, options_of
 from .files import load_model, read_array, write_npz
 from .metrics import average_percentage_change
@@ -52,6 +51,8 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
     analyzer = _analyzer(args, options, model, None if args.classes == "all" else args.classes)
     with _about(f"--explain {label}"):
         logits = analyzer.logits(x, batch_size=args.batch_size)
+        if not np.isfinite(logits).all():
+            raise ValueError("the model's output is NaN or infinite on this input: look at its weights first")
     shares = analyzer.select(logits, args.neuron)
     neurons = shares.argmax(axis=1)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -97,7 +98,7 @@ def _fitted(args: argparse.Namespace, options: dict[str, Any], analyzer: Analyze
     """The analyzer fitted to the file ``--fit``; unless told otherwise, for the explained neurons only."""
     data, label = read_array(args.fit, args.fit_key, "--fit", FIT_KEYS)
     with _about(f"--fit {label}"):
-        Batches(data, analyzer.graph.shapes[analyzer.graph.input], args.batch_size)
+        analyzer.batches(data, args.batch_size)
     if args.classes is None and "classes" in options_of(analyzer.name):
         analyzer = _analyzer(args, options, analyzer.model, explained)
     missing = sorted(set(explained) - set(getattr(analyzer, "classes", explained)))

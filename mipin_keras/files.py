@@ -32,7 +32,8 @@ def load_model(path: pathlib.Path) -> keras.Model:
 def _advice(problem: Exception) -> str:
     """What to do about an error of ``keras.models.load_model``, which can be pages long."""
     said = " ".join(str(problem).split())
-    if "register_keras_serializable" in said:
+    unknown = ("register_keras_serializable", "Could not locate class", "Could not deserialize class")
+    if any(words in said for words in unknown):
         return (
             "it has objects of your own; name the module that defines them, with "
             "@keras.saving.register_keras_serializable(), as --import MODULE"

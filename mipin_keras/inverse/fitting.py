@@ -108,7 +108,7 @@ class Fitting:
         limit = self.options.rows
         if inverse.sampled and limit is not None:
             samples = {c: max(self.count(c), 1) for c in classes}
-            take = min(take, max(POSITIONS, -(-limit // max(samples.values()))))
+            take = min(take, limit, max(POSITIONS, -(-limit // max(samples.values()))))
             rates = {c: min(1.0, limit / take / count) for c, count in samples.items()}
         seeds = np.random.SeedSequence([self.options.seed, number]).spawn(2)
         choose, place = (np.random.default_rng(seed) for seed in seeds)

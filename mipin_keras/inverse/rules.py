@@ -168,6 +168,8 @@ def find_inverse(layer: Any) -> type[Inverse] | Callable[..., Inverse] | None:
             return None if kernels.overrides_call(layer, base) else _INVERSES[base]
     if kernels.activation_name(layer):  # keras.ops.relu and its kin
         return _INVERSES[keras.layers.Activation]
+    if type(layer).__name__ == "Cast" and type(layer).__module__.startswith("keras."):
+        return _INVERSES[keras.layers.Identity]  # what older Keras puts between layers of mixed precision
     return None
 
 

@@ -41,7 +41,7 @@ def train(fitting: Fitting, step: Step, inverse: LearnedInverse) -> None:
                 chosen = np.flatnonzero(fitting.members(seen, c))
                 if len(chosen):
                     part = seen.rows(chosen)
-                    yield c, network.descend(part, c, step, above[c]), part.targets[step.index]
+                    yield c, network.descend(part, c, step, above[c]), tf.cast(part.targets[step.index], tf.float32)
 
     for epoch in range(options.epochs):
         losses = [float(models[c].fit(signal, x)) for c, signal, x in each_batch()]
@@ -65,7 +65,7 @@ class _Trainee:
         self._variables = [keras.Variable(initial(kernel)), keras.Variable(np.zeros(bias, np.float32))]
         optimizer = keras.optimizers.Adam()
         optimizer.build(self._variables)
-        # A walk needs at least the float type; what the batch holds is open.
+        # Open in the batch axis, so that no batch size is traced twice.
         spec = [tf.TensorSpec((None, *shape), tf.float32) for shape in (inverse.output_shape, inverse.input_shape)]
 
         def guess(signal: tf.Tensor) -> tf.Tensor:
@@ -74,7 +74,7 @@ class _Trainee:
         def fit(signal: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
             values = [v.value for v in self._variables]
             with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(tf.square(tf.cast(x, tf.float32) - guess(signal)))
+                loss = tf.reduce_mean(tf.square(x - guess(signal)))
             optimizer.apply(tape.gradient(loss, values), self._variables)
             return loss
 

@@ -1,0 +1,67 @@
+"""Each example runs, on little, and shows what it says it shows."""
+
+import keras
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+pytest.importorskip("sklearn", reason="the examples take their digits from scikit-learn")
+
+from examples import demo, explain_a_model, own_layer  # noqa: E402
+from tests.networks import with_weights  # noqa: E402
+
+
+def test_explain_a_model(tmp_path, capsys):
+    attribution = explain_a_model.main(tmp_path, epochs=1, samples=100, verbose=0)
+    assert attribution.shape == (6, 8, 8, 1)
+    assert imread(tmp_path / "explain_a_model.png").ndim == 3
+    assert (tmp_path / "fit.npz").is_file()
+    assert "APC" in capsys.readouterr().out
+
+
+def test_own_layer():
+    found = own_layer.main(epochs=1, verbose=0)
+    assert found.samples == 297
+    # The standardized network keeps the logit about as well as one without the layer would.
+    assert 0 < found.apc < 50
+
+
+def small_mlp():
+    """The demo's network with 24 instead of 512 units a layer."""
+    layers = keras.layers
+    hidden = [layers.Dense(24, activation="relu"), layers.Dense(24, activation="relu")]
+    return keras.Sequential([keras.Input((28, 28)), layers.Flatten(), *hidden, layers.Dense(10, activation="softmax")])
+
+
+def test_demo(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(demo, "mlp_m", small_mlp)
+    results = demo.run(tmp_path, epochs=5, samples=1000, verbose=0)
+    out = capsys.readouterr().out
+    assert list(results) == list(demo.VARIANTS)
+    assert all(found.samples == 360 and found.undefined == 0 for found in results.values())
+    for name, found in results.items():
+        (line,) = (line for line in out.splitlines() if line.startswith(name + "  "))
+        assert f"{found.apc:.1f} %" in line and f"{found.positive_apc:.1f} %" in line
+    assert "accuracy on 360 test images" in out
+    picture = imread(tmp_path / "demo.png")
+    # Ten columns and five rows, and colours in it: red and blue.
+    assert picture.shape[1] > 1.5 * picture.shape[0] > 500
+    red, green, blue = np.moveaxis(picture[..., :3], -1, 0)
+    assert ((red > 0.9) & (green < 0.1) & (blue < 0.1)).any() and ((blue > 0.9) & (green < 0.1) & (red < 0.1)).any()
+
+
+def test_the_demo_takes_the_digits_that_come_with_scikit_learn():
+    data = demo.digits()
+    assert data.x_train.shape == (1437, 28, 28) and data.x_test.shape == (360, 28, 28)
+    assert data.x_train.dtype == np.float32
+    assert data.x_train.min() == 0 and data.x_train.max() == 1
+    again = demo.digits()
+    assert all(np.array_equal(a, b) for a, b in zip(data, again, strict=True))
+
+
+def test_the_demo_draws_the_gradient_of_the_largest_logit():
+    model = with_weights(keras.Sequential([keras.Input((5,)), keras.layers.Dense(3, activation="softmax")]))
+    x = np.random.default_rng(0).standard_normal((4, 5)).astype("float32")
+    kernel, bias = model.get_weights()
+    wanted = kernel.T[(x @ kernel + bias).argmax(axis=1)]
+    np.testing.assert_allclose(demo.gradient(model, x), wanted, rtol=1e-6)

@@ -1,0 +1,44 @@
+"""The README's Python runs, one block after the other, and its tables name what there is."""
+
+import inspect
+import pathlib
+import re
+
+import pytest
+
+import mipin_keras
+from mipin_keras.inverse import rules
+from tests.networks import cnn
+
+README = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture
+def own_inverses(monkeypatch):
+    """What a test registers is forgotten after it."""
+    monkeypatch.setattr(rules, "_INVERSES", dict(rules._INVERSES))
+
+
+def test_its_python_runs(tmp_path, monkeypatch, rng, own_inverses):
+    monkeypatch.chdir(tmp_path)
+    x = rng.random((30, 7, 6, 1)).astype("float32")
+    names = {"model": cnn((7, 6, 1)), "x_train": x[:25], "x": x[25:]}
+    blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    assert len(blocks) >= 4
+    for block in blocks:
+        exec(compile(block, "README.md", "exec"), names)
+    assert (tmp_path / "mipin.png").is_file()
+    assert names["attribution"].shape == names["again"].analyze(names["x"]).shape
+
+
+def test_it_has_every_option_with_its_default():
+    table = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", README, re.MULTILINE))
+    assert sorted(table) == mipin_keras.options_of("mipin")
+    defaults = inspect.signature(mipin_keras.inverse.MIPIN.__init__).parameters
+    for name, shown in table.items():
+        assert eval(shown) == defaults[name].default, name
+
+
+def test_its_links_lead_somewhere():
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
+        assert (pathlib.Path(__file__).parents[1] / target).exists(), target
