@@ -1,0 +1,35 @@
+"""What all tests share: seeds, and no memory of one test file in the next."""
+
+import gc
+
+import keras
+import numpy as np
+import pytest
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """The same random numbers for each test, whichever run before it."""
+    keras.utils.set_random_seed(0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forgotten():
+    """Models and traced functions of a test file go when it ends."""
+    yield
+    keras.backend.clear_session()
+    gc.collect()
+
+
+@pytest.fixture
+def rng():
+    """Random numbers of NumPy's, the same for each test."""
+    return np.random.default_rng(7)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """scikit-learn's handwritten digits: 1797 real images (n, 64) of float32 in [0, 1], and their labels."""
+    datasets = pytest.importorskip("sklearn.datasets")
+    data = datasets.load_digits()
+    return (data.data / 16).astype("float32"), data.target

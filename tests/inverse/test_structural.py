@@ -1,0 +1,150 @@
+"""Layers that move, drop or mask values."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mipin_keras.graph import ModelGraph
+from mipin_keras.inverse.rules import make_inverse
+from tests.networks import inverse_of
+
+L = keras.layers
+
+
+def undone(layer, shape, signal, x=None, **options):
+    inverse = inverse_of(layer, shape, **options)
+    x = np.zeros((len(signal), *shape), np.float32) if x is None else x
+    record = inverse.record(tf.constant(x), tf.constant(np.asarray(layer(x))))
+    found = inverse.source(tf.constant(signal), record, ())
+    np.testing.assert_array_equal(inverse.attribution(tf.constant(signal), record, ()), found)
+    assert found.dtype == signal.dtype and found.shape == (len(signal), *shape)
+    return found.numpy()
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (L.Flatten(), (3, 4, 2)), (L.Flatten(), (5,)), (L.Reshape((4, 6)), (3, 4, 2)), (L.Reshape((-1, 3)), (6, 2)),
+        (L.Permute((2, 1)), (3, 4)), (L.Permute((3, 1, 2)), (2, 3, 4)), (L.Permute((2, 3, 1)), (2, 3, 4)),
+        (L.ZeroPadding1D(2), (4, 3)), (L.ZeroPadding1D((0, 3)), (4, 3)),
+        (L.ZeroPadding2D(1), (3, 4, 2)), (L.ZeroPadding2D((2, 1)), (3, 4, 2)),
+        (L.ZeroPadding2D(((0, 2), (1, 3))), (3, 4, 2)), (L.ZeroPadding3D(((1, 0), (0, 2), (3, 1))), (2, 3, 2, 2)),
+        (L.Dropout(0.5), (4, 3)), (L.SpatialDropout1D(0.5), (4, 3)), (L.SpatialDropout2D(0.5), (4, 3, 2)),
+        (L.SpatialDropout3D(0.5), (2, 3, 2, 2)), (L.AlphaDropout(0.5), (4,)), (L.GaussianDropout(0.5), (4,)),
+        (L.GaussianNoise(1.0), (4,)), (L.ActivityRegularization(0.1), (4,)), (L.Identity(), (4,)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, L.Layer) else str(value),
+)  # fmt: skip
+def test_what_loses_nothing_is_undone(layer, shape, rng):
+    x = rng.normal(size=(3, *shape)).astype("float32")
+    np.testing.assert_array_equal(undone(layer, shape, np.asarray(layer(x))), x)
+    # in float64 as well, and for a signal that the layer itself would never give
+    signal = rng.normal(size=layer(x).shape)
+    order = np.asarray(layer(np.arange(1, 1 + x.size).reshape(x.shape).astype("float32")))
+    wanted = np.zeros(x.size)
+    wanted[order[order > 0].astype(int) - 1] = signal[order > 0]
+    np.testing.assert_array_equal(undone(layer, shape, signal).ravel(), wanted)
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (L.Cropping1D(1), (5, 2)), (L.Cropping1D((0, 2)), (5, 2)), (L.Cropping2D(((1, 0), (2, 1))), (4, 5, 2)),
+        (L.Cropping2D(1), (4, 5, 2)), (L.Cropping3D(((1, 0), (0, 2), (0, 1))), (3, 4, 2, 1)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, L.Layer) else str(value),
+)  # fmt: skip
+def test_what_was_cropped_is_zero(layer, shape, rng):
+    x = rng.normal(size=(3, *shape)).astype("float32")
+    found = undone(layer, shape, np.asarray(layer(x)))
+    assert (found == 0).sum() == x.size - np.asarray(layer(x)).size
+    np.testing.assert_array_equal(found[found != 0], x[found != 0])
+    np.testing.assert_array_equal(layer(found), layer(x))
+
+
+@pytest.mark.parametrize(
+    ("layer", "shape"),
+    [
+        (L.UpSampling1D(3), (4, 2)), (L.UpSampling2D(2), (3, 4, 2)), (L.UpSampling2D((3, 1)), (2, 3, 1)),
+        (L.UpSampling2D(2, interpolation="bilinear"), (3, 4, 2)),
+        (L.UpSampling2D((2, 3), interpolation="bilinear"), (4, 2, 1)),
+        (L.UpSampling2D(2, interpolation="bicubic"), (4, 3, 1)), (L.UpSampling3D((2, 1, 3)), (2, 3, 2, 2)),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, L.Layer) else str(value),
+)  # fmt: skip
+def test_upsampling_is_undone_by_least_squares(layer, shape, rng):
+    size = int(np.prod(shape))
+    matrix = np.asarray(layer(np.eye(size, dtype="float32").reshape(size, *shape))).reshape(size, -1).astype(float)
+    outputs = layer.compute_output_shape((None, *shape))[1:]
+    signal = rng.normal(size=(3, *outputs))
+    wanted = signal.reshape(3, -1) @ np.linalg.pinv(matrix)
+    np.testing.assert_allclose(undone(layer, shape, signal).reshape(3, -1), wanted, rtol=1e-4, atol=1e-5)
+    x = rng.normal(size=(3, *shape)).astype("float32")
+    np.testing.assert_allclose(undone(layer, shape, np.asarray(layer(x))), x, rtol=1e-4, atol=1e-5)
+
+
+def test_nearest_upsampling_is_undone_by_the_mean_of_each_block(rng):
+    signal = rng.normal(size=(1, 4, 6, 1))
+    found = undone(L.UpSampling2D((2, 3)), (2, 2, 1), signal)
+    np.testing.assert_allclose(found[0, :, :, 0], signal.reshape(2, 2, 2, 3).mean(axis=(1, 3)), rtol=1e-6)
+
+
+ACTIVATIONS = [
+    "relu", "relu6", "elu", "selu", "gelu", "tanh", "sigmoid", "softplus", "softsign", "leaky_relu", "silu", "mish",
+    "exponential", "hard_sigmoid", "hard_silu", "linear", "log_sigmoid", "celu", "hard_tanh", "hard_shrink",
+    "soft_shrink", "tanh_shrink", "squareplus", "sparse_plus", "sparse_sigmoid", "threshold",
+]  # fmt: skip
+
+
+def elementwise():
+    """Every activation of this Keras that works element by element, as a layer."""
+    known = [name for name in ACTIVATIONS if hasattr(keras.activations, name)]
+    layers = {name: L.Activation(keras.activations.get(name)) for name in known if name != "threshold"}
+    layers["threshold"] = L.Activation("relu")
+    return layers | {"ReLU": L.ReLU(6.0, 0.1, 0.5), "LeakyReLU": L.LeakyReLU(), "ELU": L.ELU()}
+
+
+@pytest.mark.parametrize(("name", "layer"), elementwise().items())
+def test_an_activation_masks_where_its_output_is_zero(name, layer, rng):
+    x = rng.normal(size=(6, 5)).astype("float32")
+    x[0], x[1, 0] = 0.0, -100.0
+    signal = rng.normal(size=(6, 5))
+    y = np.asarray(layer(x))
+    np.testing.assert_array_equal(undone(layer, (5,), signal, x), np.where(y != 0, signal, 0))
+    np.testing.assert_array_equal(undone(layer, (5,), signal, x, forward_relu=False), signal)
+    if name in ("relu", "relu6"):
+        assert ((y == 0) == (x <= 0)).all()
+
+
+def test_a_mask_stops_nan_and_infinity_too():
+    # where(), not a product: 0 times infinity is NaN
+    x = np.array([[-1.0, 2.0]], np.float32)
+    np.testing.assert_array_equal(undone(L.ReLU(), (2,), np.array([[np.inf, 1.0]]), x), [[0.0, 1.0]])
+
+
+def test_the_mask_is_kept_as_booleans():
+    inverse = inverse_of(L.ReLU(), (2,))
+    (record,) = inverse.record(tf.constant([[-1.0, 2.0]]), tf.constant([[0.0, 2.0]]))
+    assert record.dtype == tf.bool
+    assert inverse_of(L.ReLU(), (2,), forward_relu=False).record(tf.constant([[1.0, 2.0]]), None) == ()
+
+
+def own(x):
+    return x * x
+
+
+@pytest.mark.parametrize(
+    ("make", "named"),
+    [
+        (lambda: L.Activation(own, name="inner"), "own"),
+        (lambda: L.Softmax(name="inner"), "softmax"),
+        (lambda: L.Activation("log_softmax", name="inner"), "log_softmax"),
+        (lambda: L.Dense(4, activation="softmax", name="inner"), "softmax"),
+    ],
+)
+def test_an_activation_that_mixes_or_is_unknown_is_refused(make, named):
+    # not as the last step: a final softmax would be left off
+    steps = ModelGraph(keras.Sequential([keras.Input((4,)), make(), L.Dense(2)])).steps
+    with pytest.raises(ValueError, match=f"activation .*{named}.*'inner.*register_inverse"):
+        make_inverse(steps[-2])

@@ -1,0 +1,185 @@
+"""Linear parts, adjoints and window geometry against plain loops."""
+
+import itertools
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mipin_keras import kernels
+from tests.networks import close, step_of, with_weights
+from tests.reference import conv_matrix, windows
+
+L = keras.layers
+
+# (layer, input shape, keyword arguments) on odd sizes, so that no border fits by chance
+CONVOLUTIONS = [
+    *(
+        (L.Conv1D, (11, 4), {"filters": 6, "kernel_size": 3, "padding": padding, "groups": groups, **setting})
+        for padding, (groups, setting) in itertools.product(
+            ("valid", "same", "causal"),
+            [(1, {}), (1, {"strides": 2}), (1, {"strides": 4}), (1, {"dilation_rate": 3}), (2, {"strides": 2})],
+        )
+    ),
+    *(
+        (L.Conv2D, (7, 6, 4), {"filters": 4, "kernel_size": (3, 2), "padding": padding, "groups": groups, **setting})
+        for padding, (groups, setting) in itertools.product(
+            ("valid", "same"),
+            [
+                (1, {}), (1, {"strides": (2, 3)}), (1, {"strides": 3}), (1, {"dilation_rate": (1, 2)}),
+                (2, {"strides": (2, 3)}), (4, {"dilation_rate": (1, 2)}),
+            ],
+        )
+    ),
+    *(
+        (L.Conv3D, (4, 5, 3, 2), {"filters": 2, "kernel_size": (2, 3, 2), "padding": padding, "groups": 1, **setting})
+        for padding, setting in itertools.product(
+            ("valid", "same"), ({}, {"strides": (2, 1, 3)}, {"dilation_rate": (2, 1, 2)})
+        )
+    ),
+    (L.Conv3D, (3, 4, 3, 2), {"filters": 2, "kernel_size": 2, "padding": "same", "groups": 2}),
+]  # fmt: skip
+POOLINGS = [
+    (L.MaxPooling1D, (9, 2), {"pool_size": 2}),
+    (L.AveragePooling1D, (9, 2), {"pool_size": 3, "strides": 2, "padding": "same"}),
+    (L.MaxPooling2D, (5, 7, 1), {"pool_size": (2, 3), "padding": "same"}),
+    (L.AveragePooling2D, (6, 5, 1), {"pool_size": 3, "strides": (1, 2)}),
+    (L.MaxPooling2D, (9, 9, 1), {"pool_size": 2, "strides": 3, "padding": "same"}),
+    (L.MaxPooling3D, (4, 5, 3, 1), {"pool_size": 2, "padding": "same"}),
+]
+
+
+def described(value):
+    if isinstance(value, type):
+        return value.__name__
+    if isinstance(value, dict):
+        return " ".join(f"{k}={v}" for k, v in value.items() if k not in ("filters", "kernel_size"))
+    return ""
+
+
+def axes(layer, shape):
+    """Sizes, windows, strides and dilations per spatial axis, in the words of the layer's settings."""
+    rank = len(shape) - 1
+    settings = [getattr(layer, "kernel_size", getattr(layer, "pool_size", None)), layer.strides]
+    settings.append(getattr(layer, "dilation_rate", 1))
+    return [shape[:-1], *((s,) * rank if isinstance(s, int) else tuple(s) for s in settings)]
+
+
+@pytest.mark.parametrize(("kind", "shape", "settings"), CONVOLUTIONS, ids=described)
+def test_convolutions_are_their_matrix_and_the_adjoint_its_transpose(kind, shape, settings, rng):
+    layer = kind(**settings, activation="relu")
+    step = step_of(layer, shape)
+    kernel, bias = rng.normal(size=layer.kernel.shape), rng.normal(size=layer.bias.shape)
+    layer.set_weights([kernel, bias])
+    sizes, _, strides, dilations = axes(layer, shape)
+    geometry = (sizes, strides, dilations, settings["padding"], settings["groups"])
+    matrix = conv_matrix(kernel, *geometry)
+    x = rng.normal(size=(3, *shape))
+    wanted = (x.reshape(3, -1) @ matrix.T).reshape(3, *step.output_shape)
+    assert close(layer(x.astype("float32")), np.maximum(wanted + bias, 0), 1e-5)  # the reference itself
+    assert close(kernels.linear_with_bias(layer, tf.constant(x, tf.float32)), wanted + bias, 1e-5)
+
+    other = rng.normal(size=layer.kernel.shape)
+    matrix = conv_matrix(other, *geometry)
+    signal = rng.normal(size=(3, *step.output_shape))
+    found = kernels.adjoint(layer, tf.constant(signal), tf.constant(other), shape)
+    assert found.dtype == tf.float64
+    assert close(found, (signal.reshape(3, -1) @ matrix).reshape(3, *shape), 1e-12)
+
+
+@pytest.mark.parametrize(("kind", "shape", "settings"), CONVOLUTIONS + POOLINGS, ids=described)
+def test_windows_are_those_of_a_loop(kind, shape, settings):
+    layer = kind(**settings)
+    step = step_of(layer, shape)
+    found = kernels.windows_of(layer, shape, step.output_shape)
+    outputs, elements = windows(*axes(layer, shape), layer.padding)
+    size = int(np.prod(shape[:-1]))
+    assert found.outputs == outputs == step.output_shape[:-1]
+    table = np.array([[size if place is None else place for place in window] for window in elements])
+    np.testing.assert_array_equal(found.elements(), table)
+
+    held = np.full((size, table.shape[1]), len(elements))
+    for (output, window), element in itertools.product(enumerate(elements), range(table.shape[1])):
+        if window[element] is not None:
+            held[window[element], element] = output
+    np.testing.assert_array_equal(found.windows(), held)
+    times = np.bincount(table[table < size], minlength=size)
+    assert found.overlap or times.max() <= 1
+    assert found.elements().dtype == found.windows().dtype == np.int32
+
+
+@pytest.mark.parametrize(
+    ("sizes", "strides", "dilations", "overlap"),
+    [((2, 2), (2, 2), (1, 1), False), ((3,), (2,), (1,), True), ((2,), (2,), (2,), True), ((1, 3), (1, 3), (1, 1), False)],
+)  # fmt: skip
+def test_overlap(sizes, strides, dilations, overlap):
+    rank = len(sizes)
+    windows_ = kernels.Windows((12,) * rank, (4,) * rank, sizes, strides, dilations, (0,) * rank)
+    assert windows_.overlap is overlap
+
+
+@pytest.mark.parametrize("shape", [(5,), (3, 5), (2, 3, 5)])
+@pytest.mark.parametrize("bias", [True, False])
+def test_dense_of_any_rank(shape, bias, rng):
+    layer = L.Dense(4, activation="tanh", use_bias=bias)
+    model = with_weights(keras.Sequential([keras.Input(shape), layer]))
+    x = rng.normal(size=(3, *shape)).astype("float32")
+    found = kernels.linear_with_bias(layer, tf.constant(x))
+    assert close(found, x.astype(float) @ layer.get_weights()[0] + (layer.get_weights()[1] if bias else 0), 1e-6)
+    assert close(np.tanh(found), model(x), 1e-6)
+
+
+def test_activation_names():
+    class Twice(L.ReLU):
+        def call(self, x):
+            return 2 * x
+
+    class Kept(L.ReLU):
+        pass
+
+    def own(x):
+        return x
+
+    named = {
+        L.ReLU(): "relu", L.LeakyReLU(): "leaky_relu", L.ELU(): "elu", L.Softmax(): "softmax", Kept(): "relu",
+        Twice(): "", L.Activation("tanh"): "tanh", L.Activation(own): "", L.Activation(keras.activations.gelu): "gelu",
+        L.Activation("relu6"): "relu6", L.Dense(1, activation="relu"): None, L.Dropout(0.5): None,
+    }  # fmt: skip
+    assert {layer: kernels.activation_name(layer) for layer in named} == named
+    # a function of one's own that carries a known name is not that function
+    own.__name__ = "relu"
+    assert kernels.function_name(own) == ""
+    assert kernels.function_name(None) == "linear"
+
+
+@pytest.mark.parametrize("name", ["relu", "sigmoid", "softmax", "tanh", "log_softmax", "leaky_relu", "silu", "relu6"])
+def test_operations_are_activations_by_name(name):
+    x = keras.Input((3,))
+    (operation,) = [o for o in keras.Model(x, getattr(keras.ops, name)(x)).operations if not isinstance(o, L.Layer)]
+    assert kernels.activation_name(operation) == name
+
+
+def test_operations_that_are_no_activation_have_no_name():
+    x = keras.Input((3,))
+    model = keras.Model(x, keras.ops.exp(x) + 1.0)
+    names = [kernels.activation_name(o) for o in model.operations if not isinstance(o, L.InputLayer)]
+    assert names == [None, None]
+
+
+def test_a_subclass_with_its_own_call_is_no_kernel_layer():
+    class Twice(L.Dense):
+        def call(self, x):
+            return 2 * super().call(x)
+
+    class Kept(L.Dense):
+        pass
+
+    assert kernels.is_kernel_layer(Kept(2)) and kernels.is_kernel_layer(L.Conv1D(1, 1))
+    assert not kernels.is_kernel_layer(Twice(2)) and not kernels.is_kernel_layer(L.DepthwiseConv2D(2))
+    assert kernels.overrides_call(Twice(2), L.Dense) and not kernels.overrides_call(Kept(2), L.Dense)
+
+
+@pytest.mark.parametrize(("shape", "static"), [((None, 3, 4), True), ((2, None), False), ((None,), True)])
+def test_static_shapes(shape, static):
+    assert kernels.has_static_shape(shape) is static
