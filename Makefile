@@ -47,8 +47,11 @@ help:
 demo: $(STAMP)
 	$(RUN) -m examples.demo --out demo_output
 
+# The tests' matrices are small: a worker a core, by file (what a file fits, it fits once), with one thread each.
+test: export OPENBLAS_NUM_THREADS := 1
+test: export TF_NUM_INTRAOP_THREADS := 1
 test: $(STAMP)
-	$(RUN) -m pytest $(ARGS)
+	$(RUN) -m pytest -n auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(LINT_STAMP)
 	$(RUN) -m ruff check .

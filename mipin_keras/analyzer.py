@@ -274,4 +274,6 @@ def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, n
             f"{path} has layout {header.get('format')} of mipin_keras {header.get('version')}; this version "
             f"({__version__}) reads layout {FORMAT}: fit again, or install the version that wrote it"
         )
+    if not (header.keys() >= {"name", "options", "fingerprint", "about"} and isinstance(header["options"], dict)):
+        raise ValueError(foreign)
     return header, arrays

@@ -188,6 +188,8 @@ class ModelGraph:
             for leaf in leaves:
                 if id(leaf) not in numbers:  # the clone's own placeholders, in the order of the inputs
                     raise ValueError(f"layer {layer.name!r} reads a tensor that is not part of the model")
+            if "training" in kwargs:  # what predict() makes of it, whatever the model was built with
+                kwargs["training"] = False
             outputs = layer.compute_output_spec(*args, **kwargs)
             made = keras.tree.flatten(outputs)
             name = self._unique(path + layer.name)
@@ -225,8 +227,6 @@ class ModelGraph:
             )
         if len(made) != 1:
             raise ValueError(f"expected layers with one output, received {name!r} with {len(made)}")
-        if arguments[1].get("training"):
-            raise ValueError(f"layer {name!r} is called with training=True: its output is not what the model predicts")
         shape = tuple(made[0].shape[1:])
         if not kernels.is_kernel_layer(layer):
             return self._add(layer, name, False, inputs, shape, arguments)

@@ -36,7 +36,7 @@ def select(logits: np.ndarray, mode: str | Callable, neuron_selection: Any = Non
         float32 of shape ``(n, units)``.
 
     Raises:
-        ValueError: If ``neuron_selection`` is missing, superfluous, not of
+        ValueError: If the logits are not finite, or ``neuron_selection`` is missing, superfluous, not of
             integers, of the wrong size or out of range.
     """
     check_mode(mode)
@@ -45,6 +45,8 @@ def select(logits: np.ndarray, mode: str | Callable, neuron_selection: Any = Non
             f"neuron_selection is only for neuron_selection_mode='index'; the mode is {mode!r} and it was "
             f"{neuron_selection!r}"
         )
+    if not np.isfinite(logits).all():
+        raise ValueError("expected finite logits, received NaN or infinity: look at the model's weights first")
     if mode == "all":
         return np.ones(logits.shape, np.float32)
     if mode == "max_activation":

@@ -42,7 +42,7 @@ def windows(sizes, kernels, strides, dilations, padding):
 
 
 def conv_matrix(kernel, sizes, strides, dilations, padding, groups=1):
-    """The matrix of a convolution of ``kernel`` (*sizes, channels / groups, filters), from flat input to flat output."""
+    """The matrix of a convolution, flat input to flat output; ``kernel`` is (*sizes, channels / groups, filters)."""
     *kernels, per_group, filters = kernel.shape
     channels = per_group * groups
     outputs, elements = windows(sizes, kernels, strides, dilations, padding)

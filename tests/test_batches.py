@@ -184,7 +184,9 @@ def test_values_beyond_float32_are_refused():
         checked(np.full((1, 7), 1e300), (7,))
 
 
-@pytest.mark.parametrize("wrong", [[X[:4], X[4:, :6]], [X[:4], X[4:].astype(str)], [X[:4], X[4:] * np.nan], [X[:4], X[:0]]])
+@pytest.mark.parametrize(
+    "wrong", [[X[:4], X[4:, :6]], [X[:4], X[4:].astype(str)], [X[:4], X[4:] * np.nan], [X[:4], X[:0]]]
+)
 def test_a_wrong_batch_in_the_middle_is_refused(wrong):
     batches = Batches(lambda: iter(wrong), (7,))
     with pytest.raises((ValueError, TypeError), match="expected"):

@@ -33,6 +33,7 @@ def small_mlp():
     return keras.Sequential([keras.Input((28, 28)), layers.Flatten(), *hidden, layers.Dense(10, activation="softmax")])
 
 
+@pytest.mark.medium
 def test_demo(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(demo, "mlp_m", small_mlp)
     results = demo.run(tmp_path, epochs=5, samples=1000, verbose=0)

@@ -263,7 +263,8 @@ def test_tensor_after_a_layer():
 
 @pytest.mark.parametrize(
     ("make", "name", "problem"),
-    [(cnn, "conv2", "unknown"), (cnn, "conv/relu", "unknown"), (nested_twice, "deep", "ambiguous"), (cnn, "", "unknown")],
+    [(cnn, "conv2", "unknown"), (cnn, "conv/relu", "unknown"), (nested_twice, "deep", "ambiguous"),
+     (cnn, "", "unknown")],
 )  # fmt: skip
 def test_unknown_and_ambiguous_names_are_refused_with_those_there_are(make, name, problem):
     graph = ModelGraph(make())
@@ -358,13 +359,19 @@ def training_call():
         (lambda: keras.Sequential([L.Dense(2)]), r"not built.*keras.Input\(shape\)"),
         (channels_first, r"expected channels_last, received layer 'odd' \(Conv2D\).*channels_first"),
         (rank_three, r"output of shape \(batch, units\).*received \(batch, 4, 2\).*output_layer"),
-        (training_call, r"'always' is called with training=True"),
     ],
     **BY_NAME,
 )
 def test_models_without_a_readable_graph_are_refused(make, message):
     with pytest.raises(ValueError, match=message):
         ModelGraph(make())
+
+
+def test_what_was_built_with_training_true_is_read_as_predict_runs_it():
+    model, x = training_call(), np.ones((4, 2), np.float32)
+    graph = ModelGraph(model)
+    logits = walk.forward(graph, tf.constant(x))[graph.output]
+    np.testing.assert_allclose(logits, model.predict(x, verbose=0), rtol=1e-6)
 
 
 def test_one_of_two_outputs_can_be_named():

@@ -111,7 +111,8 @@ def test_windows_are_those_of_a_loop(kind, shape, settings):
 
 @pytest.mark.parametrize(
     ("sizes", "strides", "dilations", "overlap"),
-    [((2, 2), (2, 2), (1, 1), False), ((3,), (2,), (1,), True), ((2,), (2,), (2,), True), ((1, 3), (1, 3), (1, 1), False)],
+    [((2, 2), (2, 2), (1, 1), False), ((3,), (2,), (1,), True), ((2,), (2,), (2,), True),
+     ((1, 3), (1, 3), (1, 1), False)],
 )  # fmt: skip
 def test_overlap(sizes, strides, dilations, overlap):
     rank = len(sizes)

@@ -23,7 +23,8 @@ def test_all_takes_every_neuron():
     ("selection", "wanted"),
     [
         (2, [2, 2, 2, 2]), ([1], [1, 1, 1, 1]), (np.int64(1), [1] * 4), ([0, 2, 1, 0], [0, 2, 1, 0]),
-        (np.uint8([2, 2, 0, 1]), [2, 2, 0, 1]), (np.array([[0], [1], [2], [0]]), [0, 1, 2, 0]), ((0, 1, 2, 2), [0, 1, 2, 2]),
+        (np.uint8([2, 2, 0, 1]), [2, 2, 0, 1]), (np.array([[0], [1], [2], [0]]), [0, 1, 2, 0]),
+        ((0, 1, 2, 2), [0, 1, 2, 2]),
     ],
 )  # fmt: skip
 def test_index_takes_what_it_is_told(selection, wanted):
@@ -78,3 +79,10 @@ def test_unknown_modes_are_refused(mode):
 def test_wrong_selections_are_refused(mode, selection, message):
     with pytest.raises(ValueError, match=message):
         select(LOGITS, mode, selection)
+
+
+@pytest.mark.parametrize("mode", ["max_activation", "all"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_logits_that_are_not_finite_are_refused(mode, bad):
+    with pytest.raises(ValueError, match="expected finite logits"):
+        select(np.array([[0.0, 1.0], [bad, 1.0]], np.float32), mode)

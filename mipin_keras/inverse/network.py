@@ -129,7 +129,8 @@ class InverseNetwork:
                 inputs = {step.index: tensors[step.inputs[0]] for step in targets}
                 return tensors[self.graph.output], records, inputs
 
-            self._looks[key] = look
+            # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
+            self._looks[key] = look.get_concrete_function()
         return self._looks[key]
 
     def _behind(self, upto: Step | None) -> list[Step]:
@@ -180,13 +181,13 @@ class InverseNetwork:
                 (result,) = walk.backward(self.graph, steps, seen, signal, rule).values()
                 return tf.where(records[-1][0], result, tf.zeros((), dtype)) if -1 in records else result
 
-            self._walks[key] = run
+            self._walks[key] = run.get_concrete_function()
         return self._walks[key]
 
     def _signature(self, upto: Step | None, dtype: Any) -> list:
         """Open in the batch axis, so that no batch size is traced twice."""
         if self._records is None:
-            _, records, _ = self._looker(None, ()).get_concrete_function().structured_outputs
+            _, records, _ = self._looker(None, ()).structured_outputs
             self._records = tf.nest.map_structure(lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype), records)
         records = {i: specs for i, specs in self._records.items() if upto is None or i > upto.index}
         weights = {

@@ -84,7 +84,7 @@ class Ridge:
         """Centred Gram, cross and squares, and the means."""
         self._flush()
         if self._shifts is None:
-            raise ValueError("expected rows to fit an inverse from, received none: give more samples, or a larger rows=")
+            raise ValueError("expected rows to fit an inverse from, received none; give more samples or larger rows=")
         f, t = (total / self.rows for total in self._sums)
         gram = self._gram - self.rows * f[:, :, None] * f[:, None, :]
         cross = self._cross - self.rows * f[:, :, None] * t[:, None, :]

@@ -41,7 +41,8 @@ def train(fitting: Fitting, step: Step, inverse: LearnedInverse) -> None:
                 chosen = np.flatnonzero(fitting.members(seen, c))
                 if len(chosen):
                     part = seen.rows(chosen)
-                    yield c, network.descend(part, c, step, above[c]), tf.cast(part.targets[step.index], tf.float32)
+                    signal = network.descend(part, c, step, above[c])  # float64 where nothing is fitted above
+                    yield c, tf.cast(signal, tf.float32), tf.cast(part.targets[step.index], tf.float32)
 
     for epoch in range(options.epochs):
         losses = [float(models[c].fit(signal, x)) for c, signal, x in each_batch()]

@@ -132,14 +132,21 @@ def completeness(
 
     Raises:
         TypeError: the analyzer has no source signals.
-        ValueError: the selection takes no neuron or a mixture of several for some sample, or the logits are not
-            finite numbers of shape (n, C); and whatever the analyzer itself refuses.
+        ValueError: the analyzer's explanation stops at an ``input_layer``; the selection takes no neuron or a mixture
+            of several for some sample; the logits are not finite numbers of shape (n, C); and whatever the analyzer
+            itself refuses.
     """
     missing = [name for name in ("logits", "select", "source_signal") if not callable(getattr(analyzer, name, None))]
     if missing:
         raise TypeError(
             f"Expected an analyzer with source signals; received a {type(analyzer).__name__}, which has no "
             f"{', '.join(missing)}. Use create_analyzer('mipin', model), fitted."
+        )
+    stops_at = getattr(analyzer, "options", {}).get("input_layer")
+    if stops_at is not None:
+        raise ValueError(
+            "Completeness runs the network on the source signal: expected an analyzer that explains down to the "
+            f"input, received one that stops at layer {stops_at!r}. Create one without input_layer."
         )
     logits = _matrix("the logits of x", analyzer.logits(x, batch_size=batch_size))
     weights = _matrix("the selection", analyzer.select(logits, neuron_selection), logits.shape)

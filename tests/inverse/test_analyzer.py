@@ -179,7 +179,8 @@ def test_wrong_classes_are_refused(wrong):
         ("mask_input", 0), ("mask_input", "no"), ("ridge", -1e-3), ("ridge", np.nan), ("ridge", np.inf), ("ridge", "1"),
         ("ridge", True), ("ridge", None), ("epochs", 0), ("epochs", 1.5), ("epochs", True), ("rows", 0), ("rows", 10.0),
         ("seed", -1), ("seed", None), ("seed", 1.0), ("verbose", 3), ("verbose", True), ("verbose", None),
-        ("neuron_selection_mode", "max"), ("output_layer", "nowhere"), ("input_layer", "nowhere"), ("input_layer", "head"),
+        ("neuron_selection_mode", "max"), ("output_layer", "nowhere"), ("input_layer", "nowhere"),
+        ("input_layer", "head"),
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused(option, wrong):

@@ -68,7 +68,9 @@ def test_down_to_a_layer():
 def test_down_to_a_layer_without_masks():
     model, x = mlp(), samples((12,), 100)
     layers = layers_of(model)
-    agrees(model, x, [1], lambda c: Algorithm1(layers, c, x, stop=2, relu=False), input_layer="dense1", forward_relu=False)
+    agrees(
+        model, x, [1], lambda c: Algorithm1(layers, c, x, stop=2, relu=False), input_layer="dense1", forward_relu=False
+    )
 
 
 def test_the_output_of_a_hidden_layer():
@@ -114,7 +116,8 @@ def test_a_deeper_network_of_every_kind_of_layer_runs_and_reconstructs():
     model = with_weights(
         keras.Sequential(
             [
-                keras.Input((12, 10, 2)), L.ZeroPadding2D(1), L.Conv2D(6, 3, strides=2), L.BatchNormalization(), L.ReLU(),
+                keras.Input((12, 10, 2)), L.ZeroPadding2D(1), L.Conv2D(6, 3, strides=2), L.BatchNormalization(),
+                L.ReLU(),
                 L.Dropout(0.3), L.Conv2D(6, 3, padding="same", dilation_rate=2, activation="elu"), L.UpSampling2D(2),
                 L.AveragePooling2D(2), L.Conv2D(6, 3, activation="relu"), L.MaxPooling2D(2, 1),
                 L.Permute((2, 1, 3)), L.Cropping2D(((0, 1), (0, 0))), L.Reshape((-1, 6)),
@@ -123,7 +126,9 @@ def test_a_deeper_network_of_every_kind_of_layer_runs_and_reconstructs():
             ]
         )
     )  # fmt: skip
-    model.set_weights([np.abs(w) if "var" in v.path else w for v, w in zip(model.weights, model.get_weights(), strict=True)])
+    model.set_weights(
+        [np.abs(w) if "var" in v.path else w for v, w in zip(model.weights, model.get_weights(), strict=True)]
+    )
     x = samples((12, 10, 2), 80)
     analyzer = mipin_keras.create_analyzer("mipin", model, verbose=0).fit(x)
     for found in (analyzer.analyze(x), analyzer.source_signal(x)):
@@ -151,14 +156,17 @@ def test_look_keeps_what_was_asked_for():
     np.testing.assert_array_equal(seen.targets[conv.index], x)
     part = network.look(x).rows(np.array([3, 1]))
     np.testing.assert_array_equal(part.logits, np.asarray(seen.logits)[[3, 1]])
-    np.testing.assert_array_equal(part.records[relu.index][0], np.asarray(network.look(x).records[relu.index][0])[[3, 1]])
+    np.testing.assert_array_equal(
+        part.records[relu.index][0], np.asarray(network.look(x).records[relu.index][0])[[3, 1]]
+    )
 
 
 def test_no_batch_size_is_traced_twice():
     graph = ModelGraph(mlp())
     network = InverseNetwork(graph, graph.input)
     network.weights[0] = {
-        step.index: tuple(tf.ones(shape) for shape in network.regression(step).weight_shapes) for step in network.learned
+        step.index: tuple(tf.ones(shape) for shape in network.regression(step).weight_shapes)
+        for step in network.learned
     }
     for n in (1, 2, 5, 3):
         assert network.source(network.look(samples((12,), n)), 0).shape == (n, 12)

@@ -64,7 +64,9 @@ def test_the_first_of_equal_maxima_is_taken(spatial, size, strides, padding, rng
 
 @EVERYWHERE
 @pytest.mark.parametrize("value", [0.0, -1.0, 2.0])
-@pytest.mark.parametrize(("spatial", "size", "strides"), [((6, 6), 2, 2), ((7, 7), 3, 2), ((4, 4, 4), 2, 2), ((9,), 2, 2)])
+@pytest.mark.parametrize(
+    ("spatial", "size", "strides"), [((6, 6), 2, 2), ((7, 7), 3, 2), ((4, 4, 4), 2, 2), ((9,), 2, 2)]
+)
 def test_a_flat_input_sends_everything_to_the_first(spatial, size, strides, padding, value):
     layer = MAX[len(spatial)](size, strides, padding)
     x = np.full((1, *spatial, 1), value, np.float32)

@@ -60,7 +60,9 @@ def test_seeds_and_epochs():
 
 
 def test_classes_are_trained_each_on_its_own_samples():
-    analyzer = create_analyzer("mipin.trained", cnn(), samples="class", epochs=2, verbose=0, neuron_selection_mode="index")
+    analyzer = create_analyzer(
+        "mipin.trained", cnn(), samples="class", epochs=2, verbose=0, neuron_selection_mode="index"
+    )
     analyzer.fit(X)
     top = cnn().predict(X, verbose=0).argmax(axis=1)
     assert [line["samples"] for line in analyzer.fit_report[-3:]] == np.bincount(top, minlength=3).tolist()
@@ -77,4 +79,13 @@ def test_two_convolutions_one_above_the_other():
     x = samples((9, 2), 64)
     analyzer = create_analyzer("mipin.trained", model, epochs=3, verbose=0).fit(x)
     assert [line["type"] for line in analyzer.fit_report] == ["Dense"] * 2 + ["Conv1D"] * 4
+    assert np.isfinite(analyzer.analyze(x)).all() and analyzer.analyze(x).any()
+
+
+def test_a_convolution_with_nothing_learned_above_it():
+    layers = [keras.layers.Conv1D(3, 3, activation="relu"), keras.layers.GlobalAveragePooling1D()]
+    model = with_weights(keras.Sequential([keras.Input((9, 2)), *layers]))
+    x = samples((9, 2), 64)
+    analyzer = create_analyzer("mipin.trained", model, epochs=2, verbose=0).fit(x)
+    assert [line["type"] for line in analyzer.fit_report] == ["Conv1D"] * 3
     assert np.isfinite(analyzer.analyze(x)).all() and analyzer.analyze(x).any()

@@ -173,6 +173,13 @@ def test_an_analyzer_without_source_signals_is_refused():
         completeness(Gradient(), np.ones((1, 3)))
 
 
+def test_an_explanation_that_stops_at_a_layer_is_refused():
+    analyzer = Scaled(np.eye(3), [1, 1, 1])
+    analyzer.options = {"input_layer": "conv2"}
+    with pytest.raises(ValueError, match="down to the input, received one that stops at layer 'conv2'"):
+        completeness(analyzer, np.ones((1, 3), np.float32))
+
+
 def test_logits_that_are_not_finite_are_refused():
     analyzer = Scaled(np.eye(3), [np.nan, 1, 1])
     with pytest.raises(ValueError, match="source signal's logits to be finite.*2 of 2 rows"):

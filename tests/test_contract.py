@@ -1,0 +1,114 @@
+"""What every analyzer in the catalogue keeps to. That each option changes the numbers is in test_catalogue.py."""
+
+import inspect
+
+import keras
+import numpy as np
+import pytest
+
+from mipin_keras import NotFittedError, analyzers, catalogue, create_analyzer, load_analyzer
+from tests.networks import close, cnn, mlp, samples
+
+# Options that keep a fit short, where an analyzer has them.
+QUICK = {"epochs": 1, "verbose": 0}
+MODELS = {"mlp": lambda: mlp(head="softmax"), "cnn": cnn}
+
+
+def made(name, model, **options):
+    quick = {key: value for key, value in QUICK.items() if key in catalogue.options_of(name)}
+    return create_analyzer(name, model, **(quick | options))
+
+
+@pytest.fixture(scope="module", params=[(name, kind) for name in analyzers() for kind in MODELS], ids="-".join)
+def case(request):
+    """A fitted analyzer, inputs, and its maps of them."""
+    name, kind = request.param
+    model = MODELS[kind]()
+    x = samples(model.input_shape[1:], 40)
+    weights, layers = model.get_weights(), model.to_json()
+    analyzer = made(name, model).fit(x)
+    found = analyzer.analyze(x)
+    return analyzer, x, found, weights, layers
+
+
+def test_maps_are_float32_finite_and_like_the_input(case):
+    analyzer, x, found, _, _ = case
+    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == x.shape
+    assert np.isfinite(found).all() and found.std() > 0
+    assert analyzer.fitted
+
+
+def test_one_sample_alone_in_a_batch_and_in_another_order(case):
+    analyzer, x, found, _, _ = case
+    assert close(np.concatenate([analyzer.analyze(x[[i]]) for i in range(10)]), found[:10], 1e-5)
+    assert close(analyzer.analyze(x[::-1]), found[::-1], 1e-5)
+    assert close(analyzer.analyze(x, batch_size=7), found, 1e-5)
+
+
+def test_the_model_and_the_input_stay_as_they_are(case):
+    analyzer, x, _, weights, layers = case
+    assert all((a == b).all() for a, b in zip(weights, analyzer.model.get_weights(), strict=True))
+    assert analyzer.model.to_json() == layers
+    before = x.copy()
+    x.flags.writeable = False
+    try:
+        analyzer.analyze(x)
+    finally:
+        x.flags.writeable = True
+    np.testing.assert_array_equal(x, before)
+
+
+def test_saved_and_loaded_it_gives_the_same_bits(case, tmp_path):
+    analyzer, x, found, _, _ = case
+    loaded = load_analyzer(analyzer.save(tmp_path / "fit.npz"), analyzer.model)
+    assert type(loaded) is type(analyzer) and loaded.options == analyzer.options
+    np.testing.assert_array_equal(loaded.analyze(x), found)
+
+
+def test_index_gives_what_max_activation_picks_and_neurons_differ(case, tmp_path):
+    analyzer, x, found, _, _ = case
+    path = analyzer.save(tmp_path / "fit.npz")
+    by_index = load_analyzer(path, analyzer.model, neuron_selection_mode="index")
+    assert close(by_index.analyze(x, analyzer.logits(x).argmax(axis=1)), found, 1e-5)
+    assert not close(by_index.analyze(x, 0), by_index.analyze(x, 1), 1e-3)
+    every = load_analyzer(path, analyzer.model, neuron_selection_mode="all").analyze(x)
+    assert every.shape == x.shape and np.isfinite(every).all()
+
+
+def test_another_fit_gives_the_same(case):
+    analyzer, x, found, _, _ = case
+    assert close(made(analyzer.name, analyzer.model).fit(x).analyze(x), found, 1e-5)
+
+
+@pytest.mark.parametrize("name", analyzers())
+def test_bad_input_is_refused(name):
+    model = cnn()
+    x = samples((7, 6, 2), 10)
+    for make in (
+        lambda: made(name, "model"),
+        lambda: made(name, keras.Sequential([keras.layers.Dense(2)])),
+        lambda: made(name, model, output_layer="nowhere"),
+        lambda: made(name, model, neuron_selection_mode="best"),
+    ):
+        with pytest.raises((TypeError, ValueError), match="expected|not built"):
+            make()
+    analyzer = made(name, model)
+    if not analyzer.fitted:
+        with pytest.raises(NotFittedError, match="not fitted"):
+            analyzer.analyze(x)
+        with pytest.raises(ValueError, match="expected"):
+            analyzer.fit(x[:, 1:])
+        assert not analyzer.fitted and analyzer.fit(x) is analyzer
+    for bad in (x[0], x[:0], x[..., :1], x.astype(str), np.full_like(x, np.nan)):
+        with pytest.raises((TypeError, ValueError), match="expected"):
+            analyzer.analyze(bad)
+    with pytest.raises(ValueError, match="neuron_selection is only for"):
+        analyzer.analyze(x, 0)
+
+
+@pytest.mark.parametrize("name", analyzers())
+def test_what_is_public_is_documented(name):
+    kind = catalogue.ANALYZERS[name]
+    assert inspect.getdoc(kind)
+    for method in ("fit", "fit_generator", "analyze", "save", "load", "logits"):
+        assert inspect.getdoc(getattr(kind, method)), method

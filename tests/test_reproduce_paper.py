@@ -1,0 +1,99 @@
+"""The scripts that rebuild the paper: loaders on small files of the real layout, Table 1 on a handful of images."""
+
+import json
+
+import numpy as np
+import pytest
+
+from reproduce_paper import __main__ as command
+from reproduce_paper import data, models, report, table1
+
+
+def write(folder, name, n=64, **changes):
+    rng = np.random.default_rng(0)
+    arrays = {}
+    for split in ("train", "test"):
+        arrays["x_" + split] = rng.integers(0, 256, (n, *data.SHAPES[name]), np.uint8)
+        arrays["y_" + split] = rng.integers(0, 10, (n, 1) if name == "cifar10" else n, np.uint8)
+    arrays |= changes
+    np.savez(folder / f"{name}.npz", **{key: value for key, value in arrays.items() if value is not None})
+    return arrays
+
+
+@pytest.mark.parametrize("name", ["mnist", "cifar10"])
+@pytest.mark.parametrize("where", ["argument", "environment"])
+def test_load(tmp_path, monkeypatch, name, where):
+    arrays = write(tmp_path, name)
+    if where == "environment":
+        monkeypatch.setenv("MIPIN_DATA_DIR", str(tmp_path))
+    loaded = data.load(name, tmp_path if where == "argument" else None)
+    assert loaded.x_train.dtype == np.float32 and loaded.y_test.shape == (64,)
+    np.testing.assert_allclose(loaded.x_test, arrays["x_test"] / 255.0, rtol=1e-6)
+    np.testing.assert_array_equal(loaded.y_train, arrays["y_train"].reshape(-1))
+
+
+def test_load_refuses(tmp_path):
+    with pytest.raises(ValueError, match="expected one of .*'mnist'.*received 'fashion'"):
+        data.load("fashion", tmp_path)
+    with pytest.raises(FileNotFoundError, match="--data-dir"):
+        data.load("mnist", tmp_path / "missing")
+    write(tmp_path, "mnist", x_test=None)
+    with pytest.raises(ValueError, match="lacks the arrays .*x_test"):
+        data.load("mnist", tmp_path)
+    write(tmp_path, "mnist", x_train=np.zeros((4, 32, 32, 3), np.uint8))
+    with pytest.raises(ValueError, match=r"shape \(28, 28\).*received uint8 of shape \(32, 32, 3\)"):
+        data.load("mnist", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("build", "shapes"),
+    [
+        (models.mlp_m, {"dense1": (512,), "dense2": (512,), "dense3": (10,)}),
+        (models.cnn_m, {"conv1": (24, 24, 16), "conv2": (22, 22, 64), "max1": (11, 11, 64), "flatten": (7744,)}),
+        (models.cnn_c, {"conv2": (28, 28, 64), "max1": (14, 14, 64), "conv3": (12, 12, 64), "flatten": (2304,)}),
+    ],
+    ids=["Table 3", "Table 4", "Table 5"],
+)
+def test_the_models_are_the_papers(build, shapes):
+    model = build()
+    assert model.output_shape == (None, 10)
+    for name, shape in shapes.items():
+        assert tuple(model.get_layer(name).output.shape[1:]) == shape
+
+
+@pytest.mark.medium
+def test_table1_on_a_handful_of_images(tmp_path, monkeypatch, capsys):
+    labels = np.arange(200, dtype=np.uint8) % 10
+    bars = np.zeros((200, 28, 28), np.uint8)  # a bar at a height of its own for each class: learned in an epoch
+    for image, label in zip(bars, labels, strict=True):
+        image[2 * label : 2 * label + 2] = 200 + image[:2]
+    bars[:, :, 20:] = np.random.default_rng(0).integers(0, 50, (200, 28, 8), np.uint8)
+    write(tmp_path, "mnist", x_train=bars, y_train=labels, x_test=bars[::-1], y_test=labels[::-1])
+    scale = table1.Scale(epochs=20, train_samples=200, fit_samples=100, trained_samples=20, measured=20)
+    monkeypatch.setattr(table1, "QUICK", scale)
+    arguments = ["table1", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out"), "--quick", "--models", "MLP-M"]
+    assert command.main(arguments) == 0
+    assert "QUICK" in capsys.readouterr().out
+    result = json.loads((tmp_path / "out" / "table1-quick.json").read_text())
+    assert result["quick"] and result["seed"] == 0 and str(tmp_path) not in json.dumps(result)
+    rows = result["models"]["MLP-M"]["rows"]
+    assert [row["options"]["samples"] for row in rows] == ["all", "class"]
+    for row in rows:
+        numbers = row["test"]["unmasked"]
+        assert 0 <= numbers["positive_apc"] <= numbers["apc"] and numbers["samples"] + numbers["undefined"] == 20
+    text = (tmp_path / "out" / "table1-quick.md").read_text()
+    assert "A quick run" in text and "10.1 %" in text
+    assert [path.name for path in (tmp_path / "models").iterdir() if "partial" in path.name] == []
+    model, about = models.trained("MLP-M", data.load("mnist", tmp_path), tmp_path / "models", epochs=20)
+    assert about == result["models"]["MLP-M"]["trained"]  # from the cache
+
+
+def test_what_is_missing_is_said(tmp_path, capsys):
+    assert command.main(["table1", "--data-dir", str(tmp_path / "nowhere"), "--out", str(tmp_path)]) == 2
+    assert "--data-dir" in capsys.readouterr().err
+
+
+def test_json_has_no_nan(tmp_path):
+    path = report.write_json(tmp_path / "a.json", {"apc": float("nan"), "rows": [{"x": (1.5, float("inf"))}]})
+    assert json.loads(path.read_text()) == {"apc": None, "rows": [{"x": [1.5, None]}]}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
