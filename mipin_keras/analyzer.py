@@ -136,7 +136,7 @@ class Analyzer:
     def _logits(self) -> Callable:
         spec = tf.TensorSpec((None, *self.graph.shapes[self.graph.input]), self.graph.model.inputs[0].dtype)
 
-        @tf.function(input_signature=[spec])
+        @tf.function(input_signature=[spec], autograph=False)
         def logits(x: tf.Tensor) -> tf.Tensor:
             return tf.cast(walk.forward(self.graph, x)[self.graph.output], tf.float32)
 

@@ -81,13 +81,13 @@ def mnist():
 @pytest.mark.skipif(mnist() is None, reason="no mnist.npz in MIPIN_DATA_DIR")
 def test_source_signals_of_mnist_keep_the_logit():
     with np.load(mnist()) as file:
-        x, y = (file["x_train"][:6000] / 255).astype("float32"), file["y_train"][:6000]
+        x, y = (file["x_train"][:5000] / 255).astype("float32"), file["y_train"][:5000]
         x_test = (file["x_test"][:500] / 255).astype("float32")
-    model = trained(x, y, units=128, epochs=5)
-    analyzer = mipin_keras.create_analyzer("mipin", model, verbose=0).fit(x[:2000], batch_size=128)
+    model = trained(x, y, units=96, epochs=5)
+    analyzer = mipin_keras.create_analyzer("mipin", model, verbose=0).fit(x[:2000], batch_size=250)
     found = completeness(analyzer, x_test)
     assert 0 < found.apc < 20 and 0 < found.positive_apc < 5  # measured: 11.1 to 13.2 %, 1.6 to 1.8 %
     attribution = analyzer.analyze(x_test)
-    ever = (x_test > 0).any(axis=0)
-    assert np.abs(attribution[:, ~ever]).max() < 0.1 * np.abs(attribution).max()
+    never = (x[:2000] == 0).all(axis=0)  # pixels of the border, where no image that was fitted has ink
+    assert never.sum() > 50 and np.abs(attribution[:, never]).max() < 1e-5 * np.abs(attribution).max()
     assert attribution[x_test > 0.5].mean() > 5 * np.abs(attribution[x_test == 0].mean())

@@ -117,7 +117,8 @@ class InverseNetwork:
             model_input = self.graph.model.inputs[0]
             spec = tf.TensorSpec((None, *self.graph.shapes[self.graph.input]), model_input.dtype)
 
-            @tf.function(input_signature=[spec])
+            # Without AutoGraph, which Keras does without too: it takes longer than all the rest of the tracing.
+            @tf.function(input_signature=[spec], autograph=False)
             def look(x: tf.Tensor) -> tuple:
                 tensors = walk.forward(self.graph, x)
                 records = {
@@ -175,7 +176,7 @@ class InverseNetwork:
                 apply = inverse.attribution if linear else inverse.source
                 return apply(signal, *seen)
 
-            @tf.function(input_signature=self._signature(upto, dtype))
+            @tf.function(input_signature=self._signature(upto, dtype), autograph=False)
             def run(signal: tf.Tensor, records: dict[int, Record], weights: dict[int, Weights]) -> tf.Tensor:
                 seen = {step.index: (records[step.index], weights.get(step.index, ())) for step in steps}
                 (result,) = walk.backward(self.graph, steps, seen, signal, rule).values()

@@ -79,8 +79,8 @@ class _Trainee:
             optimizer.apply(tape.gradient(loss, values), self._variables)
             return loss
 
-        self.fit: Callable = tf.function(fit, input_signature=spec)
-        self.guess: Callable = tf.function(guess, input_signature=spec[:1])
+        self.fit: Callable = tf.function(fit, input_signature=spec, autograph=False)
+        self.guess: Callable = tf.function(guess, input_signature=spec[:1], autograph=False)
 
     @property
     def weights(self) -> tuple[np.ndarray, ...]:

@@ -22,9 +22,9 @@ def error(epochs=None, **options):
 
 def test_training_lowers_the_error_towards_the_closed_form():
     best, _ = error(rows=None, ridge=0.0)
-    errors = [error(epochs)[0] for epochs in (1, 10, 40)]
+    errors = [error(epochs)[0] for epochs in (1, 5, 30)]
     assert errors[0] > errors[1] > errors[2] > best
-    assert errors[2] - best < 0.4 * (errors[0] - best)
+    assert errors[2] - best < 0.6 * (errors[0] - best)
 
 
 @pytest.mark.medium
