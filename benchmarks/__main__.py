@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import shlex
 import sys
 
 from reproduce_paper import report
@@ -24,9 +23,8 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(command)
     args = parser.parse_args(argv)
     if getattr(args, "memory_of", None) is None:
-        shown = ["DIR" if i and argv[i - 1] in ("--data-dir", "--cache-dir") else a for i, a in enumerate(argv)]
         versions = ", ".join(f"{key} {value}" for key, value in report.environment().items())
-        print(f"`python -m benchmarks {shlex.join(shown)}` ({versions})\n", flush=True)
+        print(f"`{report.command_line('python -m benchmarks', argv)}` ({versions})\n", flush=True)
     BENCHMARKS[args.benchmark].run(args)
     return 0
 

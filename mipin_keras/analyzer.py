@@ -15,7 +15,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import selection, walk
+from . import selection, walk, whole
 from ._version import __version__
 from .batches import Batches, checked
 from .graph import ModelGraph
@@ -198,16 +198,9 @@ class Analyzer:
             "about": about,
         }
         path = pathlib.Path(path)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-        try:
-            with open(partial, "wb") as file:
-                named: dict[str, Any] = {f"array/{k}": v for k, v in arrays.items()}
-                np.savez(file, header=np.array(json.dumps(header)), **named)
-                file.flush()
-                os.fsync(file.fileno())
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+        named: dict[str, Any] = {f"array/{k}": v for k, v in arrays.items()}
+        with whole.written(path) as file:
+            np.savez(file, header=np.array(json.dumps(header)), **named)
         return path
 
     def load(self, path: str | os.PathLike[str]) -> Analyzer:

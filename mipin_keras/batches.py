@@ -24,18 +24,23 @@ def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32") -> np
 
     Raises:
         TypeError: For other dtypes.
-        ValueError: For another shape, no samples, NaN or infinity.
+        ValueError: For another shape, no samples, NaN or infinity, and for
+            numbers that an integer ``dtype`` cannot hold.
     """
-    array = np.asarray(x)
-    check_shape(array, shape)
-    array = array.astype(dtype, copy=False)
-    finite = np.isfinite(array)
+    given = np.asarray(x)
+    check_shape(given, shape)
+    with np.errstate(invalid="ignore", over="ignore"):  # said below, and by sample
+        array = given.astype(dtype, copy=False)
+    whole = array.dtype.kind in "iu"
+    finite = np.isfinite(given if whole else array)
     if not finite.all():
         bad = np.unique(np.argwhere(~finite)[:, 0])
         raise ValueError(
             f"expected finite input, received NaN or infinity in {len(bad)} of {len(array)} samples, "
             f"the first at index {bad[0]}"
         )
+    if whole and (array != given).any():
+        raise ValueError(f"expected whole numbers that {dtype} holds, which the model takes, received others")
     return array
 
 

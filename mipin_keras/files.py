@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import pathlib
 import zipfile
 import zlib
 
 import keras
 import numpy as np
+
+from .whole import written
 
 
 def load_model(path: pathlib.Path) -> keras.Model:
@@ -97,10 +98,5 @@ def _choose(path: pathlib.Path, held: list[str], key: str | None, flag: str, nam
 
 def write_npz(path: pathlib.Path, arrays: dict[str, np.ndarray]) -> None:
     """Write arrays beside ``path`` and rename: the file is whole or not there."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written(path) as file:
+        np.savez(file, **arrays)  # type: ignore[arg-type]

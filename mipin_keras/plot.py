@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .pixels import COLORMAPS, attribution_map, colormap, image_shares, positive, scale, strongest
+from .whole import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -225,14 +226,8 @@ def save(figure: "Figure | Axes", path: str | os.PathLike[str], dpi: float = 150
     if path.suffix.lower() != ".png":
         raise ValueError(f"Expected a path that ends in '.png'; received '{path}'.")
     drawn: Any = figure if hasattr(figure, "savefig") else figure.figure
-    path.parent.mkdir(parents=True, exist_ok=True)
-    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with open(beside, "wb") as file:
-            drawn.savefig(file, format="png", dpi=dpi)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with written(path) as file:
+        drawn.savefig(file, format="png", dpi=dpi)
     return path
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-import shlex
 import sys
 
 from . import report, table1
@@ -29,8 +28,7 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if args.cache_dir is None:
         args.cache_dir = (args.data_dir or pathlib.Path.home() / ".keras" / "mipin_keras") / "models"
-    shown = ["DIR" if i and argv[i - 1] in ("--data-dir", "--cache-dir", "--out") else a for i, a in enumerate(argv)]
-    args.command_line = "python -m reproduce_paper " + shlex.join(shown)
+    args.command_line = report.command_line("python -m reproduce_paper", argv)
     try:
         EXPERIMENTS[args.experiment].run(args)
     except (FileNotFoundError, ValueError) as problem:

@@ -11,6 +11,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from . import report
 from .data import Data
 
 # The paper says that dropout was used in training, not where or how much:
@@ -147,7 +148,5 @@ def trained(
     partial = path.with_name("partial-" + path.name)
     model.save(partial)
     partial.replace(path)
-    partial = path.with_name("partial-" + path.with_suffix(".json").name)
-    partial.write_text(json.dumps(about, indent=1) + "\n")
-    partial.replace(path.with_suffix(".json"))
+    report.write_json(path.with_suffix(".json"), about)
     return model, about

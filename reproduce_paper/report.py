@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import platform
+import shlex
 from typing import Any
 
 import keras
@@ -13,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 import mipin_keras
+from mipin_keras.whole import written
 
 RESULTS = pathlib.Path(__file__).parent / "results"
 
@@ -32,14 +34,15 @@ def environment() -> dict[str, str]:
 
 def write(path: pathlib.Path, text: str) -> pathlib.Path:
     """Write a text file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        partial.write_text(text)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
+    with written(path) as file:
+        file.write(text.encode())
     return path
+
+
+def command_line(program: str, argv: list[str]) -> str:
+    """The command as a reader would type it, folders of this machine replaced by DIR."""
+    folders = ("--data-dir", "--cache-dir", "--out")
+    return f"{program} {shlex.join('DIR' if i and argv[i - 1] in folders else word for i, word in enumerate(argv))}"
 
 
 def write_json(path: pathlib.Path, result: dict[str, Any]) -> pathlib.Path:

@@ -368,9 +368,13 @@ def test_a_name_without_an_ending_stays_as_it_is(fitted, tmp_path):
     assert load_analyzer(tmp_path / "fit", fitted.model).fitted
 
 
-def test_saving_into_no_directory_says_so(fitted, tmp_path):
-    with pytest.raises(FileNotFoundError):
-        fitted.save(tmp_path / "no" / "fit.npz")
+def test_saving_makes_the_folder_or_says_that_it_cannot(fitted, tmp_path):
+    path = fitted.save(tmp_path / "new" / "folder" / "fit.npz")
+    assert load_analyzer(path, fitted.model).fitted
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(OSError, match="file"):
+        fitted.save(tmp_path / "file" / "fit.npz")
+    assert sorted(os.listdir(tmp_path)) == ["file", "new"] and os.listdir(path.parent) == ["fit.npz"]
 
 
 def test_a_callable_cannot_be_saved(tmp_path):

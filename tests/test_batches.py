@@ -180,8 +180,18 @@ def test_nan_deep_inside_a_memmap_is_found_when_it_is_read(tmp_path):
 
 
 def test_values_beyond_float32_are_refused():
-    with np.errstate(over="ignore"), pytest.raises(ValueError, match="NaN or infinity"):
+    with pytest.raises(ValueError, match="NaN or infinity"):
         checked(np.full((1, 7), 1e300), (7,))
+
+
+def test_a_model_of_integers_gets_integers():
+    assert checked(X, (7,), "uint8").dtype == np.uint8
+    np.testing.assert_array_equal(checked(X.astype("float64"), (7,), "int32"), X)
+    for wrong in (X + 0.5, X - 1, X + 200):
+        with pytest.raises(ValueError, match="whole numbers that uint8 holds"):
+            checked(wrong, (7,), "uint8")
+    with pytest.raises(ValueError, match="NaN or infinity in 10 of 10 samples"):
+        checked(X * np.nan, (7,), "int32")
 
 
 @pytest.mark.parametrize(

@@ -417,12 +417,16 @@ def test_a_fingerprint_is_of_weights_and_architecture_and_not_of_names():
     assert ModelGraph(other).fingerprint() != one
 
 
-def test_a_fingerprint_sees_weights_that_change_behind_the_graph():
+@pytest.mark.parametrize("end", [0, -1])
+def test_a_fingerprint_sees_every_end_of_every_weight_that_changes_behind_the_graph(end):
     model = mlp()
     graph = ModelGraph(model)
-    before = graph.fingerprint()
-    model.set_weights([2 * w for w in model.get_weights()])
-    assert graph.fingerprint() != before
+    seen = {graph.fingerprint()}
+    for i, weight in enumerate(model.get_weights()):
+        weight.flat[end] += 1
+        model.set_weights([weight if i == j else old for j, old in enumerate(mlp().get_weights())])
+        seen.add(graph.fingerprint())
+    assert len(seen) == 1 + len(model.weights)
 
 
 def test_a_fingerprint_sees_layers_without_weights():

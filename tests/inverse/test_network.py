@@ -194,3 +194,17 @@ def test_the_fits_walk_is_in_float64_and_the_analysis_in_float32():
     assert network.descend(seen, 1, graph.steps[-1], {}).dtype == tf.float64
     network.weights[1] = {i: tuple(tf.cast(w, tf.float32) for w in ws) for i, ws in weights.items()}
     assert network.source(seen, 1).dtype == network.attribution(seen, 1, np.ones(3)).dtype == tf.float32
+
+
+def test_a_fit_walks_in_float64_and_keeps_float32(monkeypatch):
+    walked = []
+    descend = InverseNetwork.descend
+
+    def noted(self, *args):
+        walked.append(descend(self, *args))
+        return walked[-1]
+
+    monkeypatch.setattr(InverseNetwork, "descend", noted)
+    analyzer = mipin_keras.create_analyzer("mipin", mlp(), verbose=0, classes=1).fit(samples((12,), 20))
+    assert len(walked) == 3 and {signal.dtype for signal in walked} == {tf.float64}
+    assert {w.dtype for ws in analyzer.network.weights[1].values() for w in ws} == {tf.float32}
