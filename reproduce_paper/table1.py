@@ -30,16 +30,20 @@ class Scale(NamedTuple):
     trained_samples: int = 5000  # for the rows of "mipin.trained", which take minutes for each thousand
     trained_epochs: int = 20
     measured: int = 10000  # training and test images that APC is measured on
+    rows: int | None = None  # of each convolution's regression; None: the analyzer's own
 
 
-QUICK = Scale(epochs=1, train_samples=4000, fit_samples=500, trained_samples=500, trained_epochs=1, measured=300)
+QUICK = Scale(
+    epochs=2, train_samples=6000, fit_samples=1000, trained_samples=500, trained_epochs=1, measured=300, rows=1 << 13
+)
 
 
 def variants(name: str, scale: Scale) -> list[tuple[str, dict[str, Any], int]]:
     """The rows of one model: analyzer, options, fit samples."""
+    own = {} if scale.rows is None else {"rows": scale.rows}
     rows: list[tuple[str, dict[str, Any], int]] = [
-        ("mipin", {"samples": "all"}, scale.fit_samples),
-        ("mipin", {"samples": "class"}, scale.fit_samples),
+        ("mipin", {"samples": "all"} | own, scale.fit_samples),
+        ("mipin", {"samples": "class"} | own, scale.fit_samples),
     ]
     if name in HAS_CONVOLUTIONS:
         rows.append(("mipin.trained", {"samples": "class", "epochs": scale.trained_epochs}, scale.trained_samples))

@@ -1,5 +1,6 @@
 """Slow and plain float64 constructions in NumPy that the tests compare with. Nothing of mipin_keras is used here."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -26,6 +27,11 @@ def axis_windows(size, kernel, stride, dilation, padding):
 
 def windows(sizes, kernels, strides, dilations, padding):
     """The output's sizes, and for each output a list with each element's flat input index or None."""
+    return _windows(tuple(sizes), tuple(kernels), tuple(strides), tuple(dilations), padding)
+
+
+@functools.cache
+def _windows(sizes, kernels, strides, dilations, padding):
     axes = [axis_windows(*axis, padding) for axis in zip(sizes, kernels, strides, dilations, strict=True)]
     found = []
     for outputs in itertools.product(*axes):
