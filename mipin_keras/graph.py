@@ -160,7 +160,7 @@ class ModelGraph:
         for step in self._steps:
             # Not the names: Keras numbers them by what else the process has built.
             kind = (type(step.layer).__name__, kernels.activation_name(step.layer))
-            digest.update(repr((kind, step.inputs, step.output_shape)).encode())
+            digest.update(repr((kind, step.inputs, step.output_shape, kernels.settings(step.layer))).encode())
         for variable in self.model.weights:
             array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
             digest.update(repr((array.shape, array.dtype.str)).encode())

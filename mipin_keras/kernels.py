@@ -33,6 +33,26 @@ ELEMENTWISE = frozenset(
 HEADS = frozenset({"softmax", "log_softmax", "sigmoid"})
 
 
+# What changes a layer's output and may change neither its weights nor its shapes.
+_SETTINGS = (
+    "strides", "padding", "dilation_rate", "groups", "pool_size", "dims", "size", "interpolation",
+    "max_value", "negative_slope", "threshold", "alpha", "epsilon",
+)  # fmt: skip
+
+
+def settings(layer: Any) -> list[Any]:
+    """A layer's settings, for a fingerprint: plain Python, whatever a version of Keras keeps them as."""
+    return [_plain(getattr(layer, name, None)) for name in _SETTINGS]
+
+
+def _plain(setting: Any) -> Any:
+    if isinstance(setting, list | tuple):
+        return tuple(_plain(entry) for entry in setting)
+    if isinstance(setting, int | float | np.number | np.ndarray):
+        return np.asarray(setting, float).tolist()
+    return setting if isinstance(setting, str) else None
+
+
 def overrides_call(layer: Any, base: type) -> bool:
     """Whether ``layer``'s class computes something else than ``base`` does."""
     return type(layer).call is not base.call  # type: ignore[attr-defined]

@@ -429,6 +429,26 @@ def test_a_fingerprint_sees_every_end_of_every_weight_that_changes_behind_the_gr
     assert len(seen) == 1 + len(model.weights)
 
 
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (L.LeakyReLU(0.1), L.LeakyReLU(0.2)),
+        (L.ReLU(6.0), L.ReLU()),
+        (L.ReLU(threshold=0.5), L.ReLU()),
+        (L.ELU(0.5), L.ELU()),
+        (L.Conv2D(3, 3, padding="same", dilation_rate=2), L.Conv2D(3, 3, padding="same")),
+        (L.BatchNormalization(epsilon=0.1), L.BatchNormalization()),
+    ],
+    **BY_NAME,
+)
+def test_a_fingerprint_sees_settings_that_change_neither_weights_nor_shapes(one, other):
+    prints = []
+    for layer in (one, other, type(one).from_config(one.get_config())):
+        model = keras.Sequential([keras.Input((5, 5, 3)), layer, L.Flatten(), L.Dense(2)])
+        prints.append(ModelGraph(with_weights(model)).fingerprint())
+    assert prints[0] == prints[2] != prints[1]
+
+
 def test_a_fingerprint_sees_layers_without_weights():
     def model(pooling, order=(1, 2, 3)):
         layers = [keras.Input((4, 4, 2)), pooling, L.Permute(order), L.Flatten(), L.Dense(2)]
