@@ -53,6 +53,8 @@ class Analyzer:
     name: str = "analyzer"
     #: Options that change how an analysis reads a fit, and may differ from the file's on loading.
     _loose: ClassVar[frozenset[str]] = frozenset({"neuron_selection_mode", "verbose"})
+    #: Options of a base class that this one has set for good.
+    _fixed: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(
         self,
@@ -182,11 +184,14 @@ class Analyzer:
             The path.
 
         Raises:
-            ValueError: If an option is a callable: it cannot be written.
+            ValueError: If an option is a callable or another object that
+                JSON does not hold.
         """
-        callables = [name for name, value in self.options.items() if callable(value)]
-        if callables:
-            raise ValueError(f"expected options that a file can hold, received a callable as {callables}")
+        try:
+            json.dumps(self.options)
+        except TypeError as problem:
+            odd = {name: value for name, value in self.options.items() if not _is_json(value)}
+            raise ValueError(f"expected options that a file can hold, received {odd}") from problem
         arrays, about = self._state()
         header = {
             "magic": MAGIC,
@@ -230,6 +235,14 @@ class Analyzer:
         except (KeyError, TypeError, IndexError, ValueError) as problem:
             raise ValueError(f"{path} does not hold what a fit of {self.name!r} is made of: {problem!r}") from problem
         return self
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
 
 
 def check_fingerprint(header: dict[str, Any], graph: ModelGraph, path: Any) -> None:

@@ -7,9 +7,11 @@ and the convolutions. Everything here is channels_last.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
@@ -124,6 +126,40 @@ def linear_with_bias(layer: Any, x: tf.Tensor) -> tf.Tensor:
     x = tf.cast(x, layer.compute_dtype)
     y = linear(layer, x, tf.cast(layer.kernel, layer.compute_dtype))
     return y + tf.cast(layer.bias, y.dtype) if layer.use_bias else y
+
+
+class LinearPart(NamedTuple):
+    """A linear step as ``apply(x, kernel) + bias``, for rules that put other kernels in its place.
+
+    Attributes:
+        apply: From ``(n, *input shape)`` and a kernel to ``(n, *output shape)``.
+        kernel: In the layer's compute dtype; of any shape that ``apply`` takes.
+        bias: Broadcasts to the output; zeros where the layer has none.
+    """
+
+    apply: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    kernel: tf.Tensor
+    bias: tf.Tensor
+
+
+def linear_part(layer: Any) -> LinearPart:
+    """The linear part of a kernel layer; of a batch normalisation, its diagonal one at inference.
+
+    ``y = gamma (x - mean) / sqrt(variance + epsilon) + beta`` is the kernel
+    ``gamma / sqrt(variance + epsilon)`` and the bias ``beta - kernel mean``.
+    """
+    dtype = layer.compute_dtype
+    if not isinstance(layer, keras.layers.BatchNormalization):
+        kernel = tf.cast(layer.kernel, dtype)
+        bias = tf.cast(layer.bias, dtype) if layer.use_bias else tf.zeros((), dtype)
+        return LinearPart(functools.partial(linear, layer), kernel, bias)
+    shape = [-1] + [1] * (layer.input_spec.ndim - 1 - layer.axis if layer.axis >= 0 else -1 - layer.axis)
+    mean, variance = (tf.cast(w, dtype) for w in (layer.moving_mean, layer.moving_variance))
+    kernel = tf.math.rsqrt(variance + layer.epsilon)
+    kernel = kernel * tf.cast(layer.gamma, dtype) if layer.scale else kernel
+    bias = -mean * kernel
+    bias = bias + tf.cast(layer.beta, dtype) if layer.center else bias
+    return LinearPart(tf.multiply, tf.reshape(kernel, shape), tf.reshape(bias, shape))
 
 
 def adjoint(layer: Any, signal: tf.Tensor, kernel: tf.Tensor, input_shape: tuple[int, ...]) -> tf.Tensor:

@@ -6,8 +6,10 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 MODES = ("max_activation", "index", "all")
+NOT_FINITE = "expected finite logits, received NaN or infinity: look at the model's weights first"
 
 
 def check_mode(mode: Any) -> None:
@@ -18,6 +20,60 @@ def check_mode(mode: Any) -> None:
     """
     if not (callable(mode) or mode in MODES):
         raise ValueError(f"expected neuron_selection_mode to be one of {MODES} or a callable, received {mode!r}")
+
+
+def check_superfluous(mode: str | Callable, neuron_selection: Any) -> None:
+    """Raise ValueError if ``neuron_selection`` is given where the mode does not ask for it."""
+    if mode != "index" and neuron_selection is not None:
+        raise ValueError(
+            f"neuron_selection is only for neuron_selection_mode='index'; the mode is {mode!r} and it was "
+            f"{neuron_selection!r}"
+        )
+
+
+def largest(logits: tf.Tensor) -> tf.Tensor:
+    """The weight of each neuron where the largest output is explained; ties share equally, as in iNNvestigate.
+
+    Args:
+        logits: Shape ``(n, units)``.
+
+    Returns:
+        float32 of shape ``(n, units)``.
+    """
+    tops = tf.cast(logits == tf.reduce_max(logits, axis=1, keepdims=True), tf.float32)
+    return tops / tf.reduce_sum(tops, axis=1, keepdims=True)
+
+
+def fixed(mode: str, neuron_selection: Any, n: int, units: int) -> np.ndarray:
+    """The weight of each neuron in the modes that do not look at the outputs.
+
+    Args:
+        mode: ``"index"`` or ``"all"``.
+        neuron_selection: For ``"index"`` an int for all samples, or ``n`` of them.
+        n, units: How many samples and output neurons there are.
+
+    Returns:
+        float32 of shape ``(n, units)``.
+
+    Raises:
+        ValueError: If ``neuron_selection`` is missing, not of integers, of
+            the wrong size or out of range.
+    """
+    if mode == "all":
+        return np.ones((n, units), np.float32)
+    if neuron_selection is None:
+        raise ValueError("neuron_selection_mode='index' needs neuron_selection: an int, or one for each sample")
+    chosen = np.asarray(neuron_selection)
+    if chosen.dtype.kind not in "iu":
+        raise ValueError(f"expected integers as neuron_selection, received {neuron_selection!r}")
+    chosen = chosen.reshape(-1)
+    if chosen.size not in (1, n):
+        raise ValueError(f"expected neuron_selection to be an int or {n} of them, received {chosen.size}")
+    if chosen.min() < 0 or chosen.max() >= units:
+        raise ValueError(f"expected neurons from 0 to {units - 1}, received {sorted(set(chosen.tolist()))}")
+    weights = np.zeros((n, units), np.float32)
+    weights[np.arange(n), np.broadcast_to(chosen, n)] = 1.0
+    return weights
 
 
 def select(logits: np.ndarray, mode: str | Callable, neuron_selection: Any = None) -> np.ndarray:
@@ -40,31 +96,11 @@ def select(logits: np.ndarray, mode: str | Callable, neuron_selection: Any = Non
             integers, of the wrong size or out of range.
     """
     check_mode(mode)
-    if mode != "index" and neuron_selection is not None:
-        raise ValueError(
-            f"neuron_selection is only for neuron_selection_mode='index'; the mode is {mode!r} and it was "
-            f"{neuron_selection!r}"
-        )
+    check_superfluous(mode, neuron_selection)
     if not np.isfinite(logits).all():
-        raise ValueError("expected finite logits, received NaN or infinity: look at the model's weights first")
-    if mode == "all":
-        return np.ones(logits.shape, np.float32)
+        raise ValueError(NOT_FINITE)
     if mode == "max_activation":
-        largest = (logits == logits.max(axis=1, keepdims=True)).astype(np.float32)
-        return largest / largest.sum(axis=1, keepdims=True)
-    if callable(mode):
-        neuron_selection = mode(logits)
-    if neuron_selection is None:
-        raise ValueError("neuron_selection_mode='index' needs neuron_selection: an int, or one for each sample")
-    chosen = np.asarray(neuron_selection)
-    if chosen.dtype.kind not in "iu":
-        raise ValueError(f"expected integers as neuron_selection, received {neuron_selection!r}")
-    n, units = logits.shape
-    chosen = chosen.reshape(-1)
-    if chosen.size not in (1, n):
-        raise ValueError(f"expected neuron_selection to be an int or {n} of them, received {chosen.size}")
-    if chosen.min() < 0 or chosen.max() >= units:
-        raise ValueError(f"expected neurons from 0 to {units - 1}, received {sorted(set(chosen.tolist()))}")
-    weights = np.zeros((n, units), np.float32)
-    weights[np.arange(n), np.broadcast_to(chosen, n)] = 1.0
-    return weights
+        return largest(tf.convert_to_tensor(logits)).numpy()
+    if not isinstance(mode, str):
+        return fixed("index", mode(logits), *logits.shape)
+    return fixed(mode, neuron_selection, *logits.shape)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import tensorflow as tf
 
@@ -28,6 +28,43 @@ def forward(graph: ModelGraph, x: tf.Tensor) -> dict[int, tf.Tensor]:
     return tensors
 
 
+class Pass(NamedTuple):
+    """What a step's rule can see of the forward pass.
+
+    Attributes:
+        inputs: The step's inputs, one for each different tensor.
+        output: What it made of them.
+        tape: Recorded the step, and nothing else.
+    """
+
+    inputs: tuple[tf.Tensor, ...]
+    output: tf.Tensor
+    tape: tf.GradientTape
+
+    def pull(self, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The step's vector-Jacobian product: ``signal`` carried to each of the inputs."""
+        signal = tf.cast(signal, self.output.dtype)
+        zero = tf.UnconnectedGradients.ZERO
+        return tuple(self.tape.gradient(self.output, list(self.inputs), signal, unconnected_gradients=zero))
+
+
+def passes(graph: ModelGraph, x: tf.Tensor, steps: Iterable[Step]) -> tuple[dict[int, tf.Tensor], dict[int, Pass]]:
+    """As :func:`forward`, with a :class:`Pass` of each of ``steps`` too, by the step's index."""
+    watched = {step.index for step in steps}
+    tensors, seen = {graph.input: x}, {}
+    for step in graph.steps:
+        if step.index not in watched:
+            tensors[step.output] = step(tensors)
+            continue
+        inputs = tuple(tensors[number] for number in dict.fromkeys(step.inputs))
+        # Persistent, as a rule may carry several signals; under tf.function that costs nothing.
+        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+            tape.watch(inputs)
+            tensors[step.output] = step(tensors)
+        seen[step.index] = Pass(inputs, tensors[step.output], tape)
+    return tensors, seen
+
+
 def backward(
     graph: ModelGraph,
     steps: Iterable[Step],
@@ -44,7 +81,8 @@ def backward(
             step's index.
         signal: What starts at ``graph.output``.
         rule: ``rule(step, seen[step.index], signal_at_output)`` gives the
-            signal at the step's input, or a tuple with one for each input.
+            signal at the step's input, or a tuple with one for each
+            different input.
             What arrives at a tensor from several consumers is summed.
 
     Returns:
@@ -57,6 +95,6 @@ def backward(
             continue
         arrived = rule(step, seen.get(step.index), signals.pop(step.output))
         parts = arrived if isinstance(arrived, tuple) else (arrived,)
-        for number, part in zip(step.inputs, parts, strict=True):
+        for number, part in zip(dict.fromkeys(step.inputs), parts, strict=True):
             signals[number] = signals[number] + part if number in signals else part
     return signals

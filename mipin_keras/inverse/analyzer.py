@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..analyzer import Analyzer, NotFittedError
+from ..checks import number, one_of, whole
 from .fitting import Fitting, Options, measure
 from .network import InverseNetwork, Seen
 
@@ -82,23 +82,22 @@ class MIPIN(Analyzer):
         verbose: int = 1,
     ):
         super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
-        _one_of("samples", samples, SAMPLES)
-        _one_of("conv_solver", conv_solver, CONV_SOLVERS)
-        _one_of("forward_relu", forward_relu, (True, False))
-        _one_of("mask_input", mask_input, (True, False, None))
-        _one_of("verbose", verbose, (0, 1, 2))
-        _whole("epochs", epochs, 1)
-        _whole("seed", seed, 0)
+        one_of("samples", samples, SAMPLES)
+        one_of("conv_solver", conv_solver, CONV_SOLVERS)
+        one_of("forward_relu", forward_relu, (True, False))
+        one_of("mask_input", mask_input, (True, False, None))
+        one_of("verbose", verbose, (0, 1, 2))
+        whole("epochs", epochs, 1)
+        whole("seed", seed, 0)
         if rows is not None:
-            _whole("rows", rows, 1)
-        if isinstance(ridge, bool) or not isinstance(ridge, int | float) or not (0 <= ridge < math.inf):
-            raise ValueError(f"expected ridge to be a finite number of at least 0, received {ridge!r}")
+            whole("rows", rows, 1)
+        ridge = number("ridge", ridge, 0)
         if mask_input and not forward_relu:
             raise ValueError("mask_input=True needs forward_relu=True: without it nothing is masked")
         self.classes = self._check_classes(classes)
         self.verbose = verbose
         self.fit_report: list[dict[str, Any]] = []
-        self._fit_options = Options(samples, float(ridge), conv_solver, epochs, rows, seed)
+        self._fit_options = Options(samples, ridge, conv_solver, epochs, rows, seed)
         self.options |= {
             "input_layer": input_layer,
             "classes": None if classes is None else self.classes,
@@ -156,7 +155,7 @@ class MIPIN(Analyzer):
                 whose output is not finite.
         """
         verbose = self.verbose if verbose is None else verbose
-        _one_of("verbose", verbose, (0, 1, 2))
+        one_of("verbose", verbose, (0, 1, 2))
         batches = self.batches(X, batch_size, steps)
         if verbose and self.graph.stripped:
             print(f"mipin: explaining the logits before {self.graph.stripped!r}", flush=True)
@@ -263,13 +262,3 @@ class TrainedMIPIN(MIPIN):
 
     def __init__(self, model: keras.Model, *, conv_solver: str = "trained", **options: Any):
         super().__init__(model, conv_solver=conv_solver, **options)
-
-
-def _one_of(name: str, value: Any, known: tuple) -> None:
-    if not any(type(value) is type(entry) and value == entry for entry in known):
-        raise ValueError(f"expected {name} to be one of {known}, received {value!r}")
-
-
-def _whole(name: str, value: Any, least: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
-        raise ValueError(f"expected {name} to be an integer of at least {least}, received {value!r}")

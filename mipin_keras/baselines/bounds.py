@@ -1,0 +1,64 @@
+"""The bounds of a model's input, for the z^B rule at its first layers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..checks import array_like
+from ..graph import ModelGraph, Step
+from . import kinds
+
+
+class InputBounds:
+    """Between what values the input lies.
+
+    Args:
+        graph: The model's steps.
+        low, high: Numbers, or arrays that broadcast to one sample.
+
+    Raises:
+        ValueError: If they are missing, not finite or inverted; if the
+            model's input has no fixed shape, or no layer with weights reads
+            it.
+    """
+
+    def __init__(self, graph: ModelGraph, low: Any, high: Any):
+        shape = graph.shapes[graph.input]
+        if low is None or high is None:
+            raise ValueError(
+                f"expected the bounds of the input, low= and high=, such as 0.0 and 1.0, received {low!r} and {high!r}"
+            )
+        if not all(isinstance(size, int) for size in shape):
+            raise ValueError(f"expected a model with a fixed input shape, as bounds need, received {shape}")
+        self.graph = graph
+        self.low, self.high = array_like("low", low, shape), array_like("high", high, shape)
+        if not (self.low < self.high).all():
+            raise ValueError(f"expected low to be below high everywhere, received low={low!r} and high={high!r}")
+
+    def check(self, x: np.ndarray) -> None:
+        """Raise ValueError unless the inputs ``x``, ``(n, ...)``, lie between the bounds, up to rounding."""
+        slack = 1e-5 * (self.high - self.low)
+        if (x < self.low - slack).any() or (x > self.high + slack).any():
+            raise ValueError(
+                f"expected input between the bounds {self.low.min():g} and {self.high.max():g}, received values from "
+                f"{x.min():g} to {x.max():g}; the bounded rule holds between them only"
+            )
+
+    def at(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds of the input of a first kernel step (:func:`~.kinds.first_kernels`), of its shape.
+
+        What moves or scales the input before the step does it to the bounds
+        too: where a padding puts zeros, both are 0.
+        """
+        dtype = self.graph.model.inputs[0].dtype
+        ends = {self.graph.input: [tf.constant(bound[None], dtype) for bound in (self.low, self.high)]}
+        for earlier in self.graph.steps[: step.index]:
+            if kinds.is_before_kernels(earlier) and ends.keys() >= set(earlier.inputs):
+                sides = [earlier({n: ends[n][i] for n in earlier.inputs}) for i in (0, 1)]
+                # A negative factor of a normalisation turns them around.
+                ends[earlier.output] = [tf.minimum(*sides), tf.maximum(*sides)]
+        low, high = ends[step.inputs[0]]
+        return low.numpy()[0], high.numpy()[0]

@@ -1,0 +1,115 @@
+"""Deep Taylor decomposition, for any input and for input between bounds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..checks import one_of
+from ..graph import Step
+from ..walk import Pass
+from . import backward, kinds
+from .bounds import InputBounds
+from .rules import AlphaBeta, Bounded, Z
+
+
+class DeepTaylor(backward.BackwardAnalyzer):
+    """Deep Taylor decomposition of ReLU networks (Montavon et al. 2017).
+
+    The explained output is rectified first: where it is negative, the map is
+    0. Every layer with weights shares relevance by the rule z+, in which
+    positive contributions count only, and no bias; on a plain chain of Dense
+    layers and ReLUs the map of a sample sums to its rectified logit. Poolings
+    and batch normalisation take the gradient, as in iNNvestigate.
+
+    Args:
+        model, neuron_selection_mode, output_layer: See
+            :class:`mipin_keras.Analyzer`.
+        merge: How an Add (and an Average) treats relevance: ``"copy"`` gives
+            all of it to each input, as iNNvestigate does, so that the sum
+            grows with each; ``"share"`` gives each its share, which keeps the
+            sum.
+
+    Raises:
+        ValueError: For an unknown ``merge``; for a network with activations
+            other than ReLU, or with layers that the method is not defined
+            for, naming each.
+    """
+
+    name = "deep_taylor"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        neuron_selection_mode: str | Callable = "max_activation",
+        output_layer: str | None = None,
+        merge: str = "copy",
+    ):
+        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        one_of("merge", merge, ("copy", "share"))
+        self.merge = merge
+        self.options["merge"] = merge
+        self._not_negative = kinds.not_negative(self.graph)
+        self._prepare()
+
+    def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(logits) * shares
+
+    def rule(self, step: Step) -> backward.Rule | None:
+        kind = kinds.kind_of(step)
+        if kind == kinds.KERNEL:
+            return AlphaBeta(bias=False, nonnegative=step.inputs[0] in self._not_negative)
+        if kind == kinds.RECTIFIER:
+            return _where_active
+        if kind == kinds.IDENTITY:
+            return backward.keep
+        if kind == kinds.ADD and self.merge == "share":
+            return Z()
+        linear = (kinds.STRUCTURE, kinds.MAX, kinds.AVERAGE, kinds.CONCATENATE, kinds.NORMALIZATION, kinds.ADD)
+        return backward.pull if kind in linear else None
+
+
+def _where_active(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
+    """The gradient of a ReLU, and relevance kept where a cap makes it 0."""
+    return tf.where(seen.output > 0, tf.cast(signal, seen.output.dtype), tf.zeros((), seen.output.dtype))
+
+
+class BoundedDeepTaylor(DeepTaylor):
+    """Deep Taylor decomposition for inputs between bounds: the rule z^B at the first layers (Montavon et al. 2017).
+
+    Args:
+        model: And the options of :class:`DeepTaylor`.
+        low, high: The bounds of the input: numbers, or arrays that broadcast
+            to one sample, such as one a channel.
+
+    Raises:
+        ValueError: As :class:`DeepTaylor`; for bounds that are missing, not
+            finite or inverted; when analyzing, for input outside of them.
+    """
+
+    name = "deep_taylor.bounded"
+
+    def __init__(self, model: keras.Model, *, low: Any = None, high: Any = None, **options: Any):
+        self.bounds: InputBounds | None = None
+        super().__init__(model, **options)
+        self.bounds = InputBounds(self.graph, low, high)
+        self._first = {step.index for step in kinds.first_kernels(self.graph, self.graph.steps)}
+        if not self._first:
+            raise ValueError(f"{self.name!r} finds no layer with weights at the input; take 'deep_taylor'")
+        self.options |= {"low": np.asarray(low).tolist(), "high": np.asarray(high).tolist()}
+        self._prepare()
+
+    def rule(self, step: Step) -> backward.Rule | None:
+        if self.bounds is not None and step.index in self._first:
+            return Bounded(*self.bounds.at(step))
+        return super().rule(step)
+
+    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+        if self.bounds is not None:
+            self.bounds.check(x)
+        return super()._analyze(x, neuron_selection)

@@ -1,0 +1,207 @@
+"""The gradient and what is made of it: times the input, integrated along a path, averaged over noise."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .. import selection
+from ..checks import array_like, number, one_of, whole
+from ..graph import Step
+from .backward import BackwardAnalyzer, Rule, pull
+
+POSTPROCESS = (None, "abs", "square")
+RIEMANN = {"left": 0.0, "middle": 0.5, "right": 1.0}
+
+
+class Gradient(BackwardAnalyzer):
+    """The gradient of the explained output (Simonyan et al. 2014).
+
+    It takes any differentiable model.
+
+    Args:
+        model, neuron_selection_mode, output_layer: See
+            :class:`mipin_keras.Analyzer`. "all" gives the gradient of the sum
+            of all outputs.
+        postprocess: None, or ``"abs"`` or ``"square"`` of the gradient.
+
+    Raises:
+        ValueError: For a value that an option does not take; for a model with
+            integer inputs.
+    """
+
+    name = "gradient"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        neuron_selection_mode: str | Callable = "max_activation",
+        output_layer: str | None = None,
+        postprocess: str | None = None,
+    ):
+        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        one_of("postprocess", postprocess, POSTPROCESS)
+        self.postprocess = postprocess
+        self.options["postprocess"] = postprocess
+        self._prepare()
+
+    def rule(self, step: Step) -> Rule | None:
+        return pull
+
+    def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+        """1 at the explained output."""
+        return shares
+
+    def finish(self, x: tf.Tensor, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        if self.postprocess is None:
+            return signal
+        return tf.abs(signal) if self.postprocess == "abs" else tf.square(signal)
+
+
+class InputTimesGradient(Gradient):
+    """The input times the gradient (Shrikumar et al. 2016).
+
+    Args, Raises: As :class:`Gradient`; ``postprocess`` acts on the gradient,
+    before the product.
+    """
+
+    name = "input_t_gradient"
+
+    def finish(self, x: tf.Tensor, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        return x * super().finish(x, signal, start)
+
+
+class _Averaged(Gradient):
+    """The mean of the gradients at several points for each sample, the explained output fixed by the sample."""
+
+    def analyze(self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128) -> np.ndarray:
+        """As :meth:`mipin_keras.Analyzer.analyze`.
+
+        ``batch_size`` bounds the points at once, of however many samples:
+        memory does not grow with their number.
+        """
+        return self._batched(functools.partial(self._mean, most=batch_size), X, neuron_selection, batch_size)
+
+    def _mean(self, x: np.ndarray, neuron_selection: Any, most: int) -> np.ndarray:
+        selection.check_superfluous(self.neuron_selection_mode, neuron_selection)
+        shares = self._shares(x, neuron_selection)
+        count, at_once = self._count(), max(1, most // len(x))
+        total = np.zeros(x.shape, np.float64)
+        points = self._points(x)
+        for start in range(0, count, at_once):
+            group = [next(points) for _ in range(min(at_once, count - start))]
+            found = self._explain(np.concatenate(group), np.tile(shares, (len(group), 1)))
+            total += found.reshape(len(group), *x.shape).sum(axis=0, dtype=np.float64)
+        return self._averaged(x, total / count)
+
+    def _count(self) -> int:
+        """Points a sample."""
+        raise NotImplementedError
+
+    def _points(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        """The points of all samples, one after the other, each like ``x``."""
+        raise NotImplementedError
+
+    def _averaged(self, x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        """The map from the mean of the gradients, float64."""
+        return mean.astype(np.float32)
+
+
+class IntegratedGradients(_Averaged):
+    """The gradient integrated from a reference to the input, times their difference (Sundararajan et al. 2017).
+
+    The map of a sample sums to its output minus the reference's, up to the
+    error of the Riemann sum.
+
+    Args:
+        model, neuron_selection_mode, output_layer, postprocess: See
+            :class:`Gradient`. The explained neuron is the input's.
+        steps: Terms of the Riemann sum.
+        reference_inputs: Where the path starts: a number, or an array that
+            broadcasts to one sample.
+        riemann: Where in its interval each term is evaluated: ``"left"`` as in
+            iNNvestigate, ``"right"`` as in the paper (Eq. 3), ``"middle"``.
+
+    Raises:
+        ValueError: For a value that an option does not take.
+    """
+
+    name = "integrated_gradients"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        steps: int = 64,
+        reference_inputs: Any = 0.0,
+        riemann: str = "left",
+        **options: Any,
+    ):
+        super().__init__(model, **options)
+        whole("steps", steps, 1)
+        one_of("riemann", riemann, tuple(RIEMANN))
+        self.path_steps, self.riemann = steps, riemann
+        shape = self.graph.shapes[self.graph.input]
+        self.reference = array_like("reference_inputs", reference_inputs, shape)
+        self.options |= {
+            "steps": steps, "riemann": riemann, "reference_inputs": np.asarray(reference_inputs).tolist(),
+        }  # fmt: skip
+
+    def _count(self) -> int:
+        return self.path_steps
+
+    def _points(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        reference = self.reference.astype(x.dtype)
+        for k in range(self.path_steps):
+            share = (k + RIEMANN[self.riemann]) / self.path_steps
+            yield (reference + share * (x - reference)).astype(x.dtype)
+
+    def _averaged(self, x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        return (mean * (x - self.reference)).astype(np.float32)
+
+
+class SmoothGrad(_Averaged):
+    """The mean gradient over noisy copies of the input (Smilkov et al. 2017).
+
+    The noise is Gaussian, with a standard deviation of ``noise`` times the
+    sample's value range (its largest minus its smallest value). It is drawn
+    from ``seed`` alone, the same for each sample, so that a map depends
+    neither on the batch nor on what was analyzed before.
+
+    Args:
+        model, neuron_selection_mode, output_layer, postprocess: See
+            :class:`Gradient`. The explained neuron is the clean input's.
+        augment_by_n: Noisy copies of a sample.
+        noise: Standard deviation as a share of the sample's value range.
+        seed: Of the noise.
+
+    Raises:
+        ValueError: For a value that an option does not take.
+    """
+
+    name = "smoothgrad"
+
+    def __init__(
+        self, model: keras.Model, *, augment_by_n: int = 64, noise: float = 0.15, seed: int = 0, **options: Any
+    ):
+        super().__init__(model, **options)
+        whole("augment_by_n", augment_by_n, 1)
+        whole("seed", seed, 0)
+        self.augment_by_n, self.noise, self.seed = augment_by_n, number("noise", noise, 0), seed
+        self.options |= {"augment_by_n": augment_by_n, "noise": self.noise, "seed": seed}
+
+    def _count(self) -> int:
+        return self.augment_by_n
+
+    def _points(self, x: np.ndarray) -> Iterator[np.ndarray]:
+        axes = tuple(range(1, x.ndim))
+        spread = self.noise * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
+        rng = np.random.default_rng(self.seed)
+        for _ in range(self.augment_by_n):
+            yield (x + spread * rng.standard_normal(x.shape[1:], np.float32)).astype(x.dtype)

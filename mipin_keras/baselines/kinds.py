@@ -1,0 +1,125 @@
+"""What kind of thing a step does, for the methods that change how a signal passes through it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+
+from .. import kernels
+from ..graph import ModelGraph, Step
+
+_L = keras.layers
+
+KERNEL = "kernel"  # Dense and the convolutions, without bias in mind and without activation
+NORMALIZATION = "normalization"  # batch normalisation: one factor and one bias a channel
+RECTIFIER = "rectifier"  # 0 below, the input above, perhaps capped: ReLU, relu6
+ACTIVATION = "activation"  # any other elementwise function of keras.activations
+IDENTITY = "identity"  # nothing at inference
+STRUCTURE = "structure"  # moves, drops or copies elements
+MAX = "max"  # each output is one of the inputs
+AVERAGE = "average"  # each output is a mean over a window of one input
+ADD = "add"  # sums and means of several inputs
+SUBTRACT = "subtract"
+CONCATENATE = "concatenate"
+
+_KINDS: dict[str, tuple[type, ...]] = {
+    NORMALIZATION: (_L.BatchNormalization,),
+    IDENTITY: (
+        _L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D, _L.SpatialDropout3D, _L.AlphaDropout,
+        _L.GaussianDropout, _L.GaussianNoise, _L.ActivityRegularization, _L.Identity,
+    ),
+    STRUCTURE: (
+        _L.Flatten, _L.Reshape, _L.Permute, _L.RepeatVector, _L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D,
+        _L.Cropping1D, _L.Cropping2D, _L.Cropping3D, _L.UpSampling1D, _L.UpSampling2D, _L.UpSampling3D,
+    ),
+    MAX: (
+        *kernels.MAX_POOLINGS, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D, _L.GlobalMaxPooling3D,
+        _L.Maximum, _L.Minimum,
+    ),
+    AVERAGE: (
+        *kernels.AVERAGE_POOLINGS,
+        _L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.GlobalAveragePooling3D,
+    ),
+    ADD: (_L.Add, _L.Average),
+    SUBTRACT: (_L.Subtract,),
+    CONCATENATE: (_L.Concatenate,),
+}  # fmt: skip
+# keras.ops between layers, by the name of their Operation; those of two tensors only.
+_OPERATIONS = {"Add": ADD, "Subtract": SUBTRACT, "Concatenate": CONCATENATE, "Maximum": MAX, "Minimum": MAX}
+# keras.ops of one tensor.
+_STRUCTURAL_OPERATIONS = {"Reshape", "Transpose", "Squeeze", "ExpandDims"}
+_NOT_NEGATIVE = frozenset({"sigmoid", "hard_sigmoid", "softplus", "exponential", "squareplus", "sparse_plus"})
+
+
+def kind_of(step: Step) -> str | None:
+    """The kind of a step; None for what no table here knows."""
+    layer = step.layer
+    if step.linear:
+        return KERNEL
+    name = kernels.activation_name(layer)
+    if name is not None:
+        if rectifies(layer):
+            return RECTIFIER
+        if name == "linear":
+            return IDENTITY
+        return ACTIVATION if name in kernels.ELEMENTWISE or name == "sigmoid" else None
+    for kind, types in _KINDS.items():
+        for base in types:
+            if isinstance(layer, base):
+                return None if kernels.overrides_call(layer, base) else kind
+    if not isinstance(layer, _L.Layer) and type(layer).__module__.startswith("keras."):
+        if len(step.inputs) == 1:
+            if type(layer).__name__ == "Cast":  # what older Keras puts between layers of mixed precision
+                return IDENTITY
+            return STRUCTURE if type(layer).__name__ in _STRUCTURAL_OPERATIONS else None
+        return _OPERATIONS.get(type(layer).__name__)
+    return None
+
+
+def rectifies(layer: Any) -> bool:
+    """Whether an activation is 0 up to a threshold of at least 0, and above it its input or a cap."""
+    name = kernels.activation_name(layer)
+    if isinstance(layer, _L.ReLU):
+        return name == "relu" and float(layer.negative_slope) == 0 and float(layer.threshold) >= 0
+    if not isinstance(layer, _L.Layer):  # an operation: keras.ops.relu has no settings
+        return name in ("relu", "relu6")
+    return name in ("relu", "relu6")
+
+
+def not_negative(graph: ModelGraph) -> frozenset[int]:
+    """Numbers of the tensors that hold no negative value, whatever the input."""
+    known: set[int] = set()
+    for step in graph.steps:
+        kind = kind_of(step)
+        if kind == RECTIFIER or (kind == ACTIVATION and kernels.activation_name(step.layer) in _NOT_NEGATIVE):
+            known.add(step.output)
+        elif kind in (IDENTITY, STRUCTURE, MAX, AVERAGE, ADD, CONCATENATE) and known.issuperset(step.inputs):
+            # Bicubic interpolation overshoots; the others average.
+            if getattr(step.layer, "interpolation", "nearest") in ("nearest", "bilinear"):
+                known.add(step.output)
+    return frozenset(known)
+
+
+def first_kernels(graph: ModelGraph, steps: Iterable[Step]) -> list[Step]:
+    """The kernel steps that read the input, perhaps moved, padded, or scaled by a batch normalisation.
+
+    Where iNNvestigate only looks through Flatten, Permute and Reshape, a
+    ZeroPadding before the first convolution, as in ResNet50, does not hide it.
+    """
+    through = {graph.input}
+    found = []
+    for step in steps:
+        if not through.issuperset(step.inputs):
+            continue
+        if kind_of(step) == KERNEL:
+            found.append(step)
+        elif is_before_kernels(step):
+            through.add(step.output)
+    return found
+
+
+def is_before_kernels(step: Step) -> bool:
+    """Whether a step leaves the input what it is, moved, padded or scaled."""
+    return kind_of(step) in (IDENTITY, STRUCTURE, NORMALIZATION, CONCATENATE)

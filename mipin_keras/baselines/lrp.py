@@ -1,0 +1,157 @@
+"""Layer-wise relevance propagation: a table from the kind of a step to a rule."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+
+from ..checks import whole
+from ..graph import Step
+from . import backward, kinds, rules
+from .bounds import InputBounds
+from .rules import RULES, Bounded, Z
+
+
+class LRP(backward.BackwardAnalyzer):
+    """Layer-wise relevance propagation with a rule of your choice (Bach et al. 2015).
+
+    The explained output's value is shared among the inputs of each step in
+    turn. Dense layers and convolutions have the rule; a batch normalisation
+    has it too, as the diagonal linear step that it is; poolings that average,
+    and sums, share in proportion (the rule Z); activations pass relevance on
+    as it is; max poolings give it to the maximum.
+
+    Args:
+        model, neuron_selection_mode, output_layer: See
+            :class:`mipin_keras.Analyzer`.
+        rule: A name in :data:`mipin_keras.baselines.rules.RULES`, such as
+            "Epsilon", or a :class:`~mipin_keras.baselines.rules.Rule`; or a
+            dict from ``"dense"`` and ``"conv"`` to one.
+        input_layer_rule: Another rule for the first layers with weights: a
+            name, a rule, or ``(low, high)``, the bounds of the input, for the
+            rule z^B. A padding before the first convolution does not hide it.
+        bn_layer_rule: Another rule for batch normalisation.
+        until_layer_idx: With ``until_layer_rule``, which the layers of
+            ``model.layers`` up to this index have.
+        until_layer_rule: A name or rule.
+
+    Raises:
+        ValueError: For an unknown rule, for bounds that are inverted or not
+            finite; for layers that LRP is not defined for, naming each.
+    """
+
+    name = "lrp"
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        neuron_selection_mode: str | Callable = "max_activation",
+        output_layer: str | None = None,
+        rule: Any = None,
+        input_layer_rule: Any = None,
+        bn_layer_rule: Any = None,
+        until_layer_idx: int | None = None,
+        until_layer_rule: Any = None,
+    ):
+        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        if rule is None:
+            raise ValueError(f"{self.name!r} needs rule=: one of {sorted(RULES)}, or a dict from 'dense' and 'conv'")
+        named = rule if isinstance(rule, dict) else {"dense": rule, "conv": rule}
+        if named.keys() != {"dense", "conv"}:
+            raise ValueError(f"expected rule to be a rule, or a dict of 'dense' and 'conv', received {rule!r}")
+        self.kernel_rules = {key: find_rule("rule", value) for key, value in named.items()}
+        given = bn_layer_rule is not None
+        self.bn_rule = find_rule("bn_layer_rule", bn_layer_rule) if given else self.default_bn_rule()
+        if (until_layer_idx is None) != (until_layer_rule is None):
+            raise ValueError("until_layer_idx and until_layer_rule need each other: give both or neither")
+        if until_layer_idx is not None:
+            whole("until_layer_idx", until_layer_idx, 0)
+            if until_layer_idx >= len(model.layers):
+                raise ValueError(f"expected until_layer_idx below {len(model.layers)}, received {until_layer_idx}")
+            self.until_rule = find_rule("until_layer_rule", until_layer_rule)
+        self._early = set() if until_layer_idx is None else _layers_in(model.layers[: until_layer_idx + 1])
+        self._first = {step.index for step in kinds.first_kernels(self.graph, self.graph.steps)}
+        if input_layer_rule is not None and not self._first:
+            raise ValueError("input_layer_rule is for the layers with weights at the input, and this model has none")
+        self.bounds: InputBounds | None = None
+        self.input_rule: rules.Rule | None = None
+        if isinstance(input_layer_rule, tuple | list):
+            if len(input_layer_rule) != 2:
+                raise ValueError(
+                    f"expected input_layer_rule to be a rule or (low, high), received {input_layer_rule!r}"
+                )
+            self.bounds = InputBounds(self.graph, *input_layer_rule)
+            input_layer_rule = [np.asarray(bound).tolist() for bound in input_layer_rule]
+        elif input_layer_rule is not None:
+            self.input_rule = find_rule("input_layer_rule", input_layer_rule)
+        self._not_negative = kinds.not_negative(self.graph)
+        self._keep_options(
+            rule=rule,
+            input_layer_rule=input_layer_rule,
+            bn_layer_rule=bn_layer_rule,
+            until_layer_idx=until_layer_idx,
+            until_layer_rule=until_layer_rule,
+        )
+        self._prepare()
+
+    def _keep_options(self, **options: Any) -> None:
+        """Add what it was made with to :attr:`options`, without what the method's name fixes."""
+        self.options |= {key: value for key, value in options.items() if key not in self._fixed}
+
+    def default_bn_rule(self) -> rules.Rule:
+        """The rule of a batch normalisation where ``bn_layer_rule`` says none."""
+        return Z()
+
+    def rule(self, step: Step) -> backward.Rule | None:
+        kind = kinds.kind_of(step)
+        if kind in (kinds.KERNEL, kinds.NORMALIZATION):
+            return self._linear_rule(step, kind).known(nonnegative=step.inputs[0] in self._not_negative)
+        if kind in (kinds.RECTIFIER, kinds.ACTIVATION, kinds.IDENTITY):
+            return backward.keep
+        if kind in (kinds.STRUCTURE, kinds.MAX, kinds.CONCATENATE):
+            return backward.pull
+        return Z() if kind in (kinds.AVERAGE, kinds.ADD, kinds.SUBTRACT) else None
+
+    def _linear_rule(self, step: Step, kind: str) -> rules.Rule:
+        if kind == kinds.KERNEL:
+            if step.index in self._first:
+                if self.bounds is not None:
+                    return Bounded(*self.bounds.at(step))
+                if self.input_rule is not None:
+                    return self.input_rule
+            if id(step.layer) in self._early:
+                return self.until_rule
+            return self.kernel_rules["dense" if isinstance(step.layer, keras.layers.Dense) else "conv"]
+        return self.bn_rule
+
+    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+        if self.bounds is not None:
+            self.bounds.check(x)
+        return super()._analyze(x, neuron_selection)
+
+
+def find_rule(option: str, rule: Any) -> rules.Rule:
+    """A rule from its name, or as it is.
+
+    Raises:
+        ValueError: For an unknown name.
+    """
+    if isinstance(rule, rules.Rule):
+        return rule
+    if not (isinstance(rule, str) and rule in RULES):
+        raise ValueError(f"expected {option} to be one of {sorted(RULES)}, received {rule!r}")
+    return RULES[rule]()
+
+
+def _layers_in(layers: list[Any]) -> set[int]:
+    """The ids of layers, those inside nested models too."""
+    found: set[int] = set()
+    for layer in layers:
+        found.add(id(layer))
+        if isinstance(layer, keras.Model):
+            found |= _layers_in(layer.layers)
+    return found

@@ -1,0 +1,103 @@
+"""Methods that rectify the signal on its way back: Deconvnet and Guided Backpropagation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import keras
+import tensorflow as tf
+
+from ..checks import one_of
+from ..graph import Step
+from ..walk import Pass
+from . import kinds
+from .backward import BackwardAnalyzer, Rule, pull
+
+HEADS = ("output", "one")
+
+
+class _Rectified(BackwardAnalyzer):
+    """The gradient, but for another rule at each ReLU.
+
+    Every step that rectifies has the rule, whatever it is written as: a
+    built-in activation, ``Activation("relu")``, ``ReLU()``, ``relu6`` or
+    ``ReLU(max_value=...)``, ``keras.ops.relu``, also inside nested models.
+    Other activations, leaky ones too, are refused: the methods are defined
+    for rectifiers only.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        neuron_selection_mode: str | Callable = "max_activation",
+        output_layer: str | None = None,
+        head: str = "output",
+    ):
+        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        one_of("head", head, HEADS)
+        self.start_from = head
+        self.options["head"] = head
+        self._prepare()
+
+    def rule(self, step: Step) -> Rule | None:
+        kind = kinds.kind_of(step)
+        if kind == kinds.RECTIFIER:
+            return self.rectified
+        return pull if kind not in (None, kinds.ACTIVATION) or _has_no_rectifier(step) else None
+
+    def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+        return shares if self.start_from == "one" else super().head(logits, shares)
+
+    @staticmethod
+    def rectified(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, ...]:
+        """The rule at a ReLU."""
+        raise NotImplementedError
+
+
+class Deconvnet(_Rectified):
+    """Deconvnet (Zeiler and Fergus 2014): at a ReLU the signal is rectified, whatever the ReLU did.
+
+    Args:
+        model, neuron_selection_mode, output_layer: See
+            :class:`mipin_keras.Analyzer`.
+        head: What starts at the explained output: its value (``"output"``),
+            as in iNNvestigate, or 1 (``"one"``). With ``"output"`` a
+            negative logit turns the map around before it is rectified.
+
+    Raises:
+        ValueError: For an unknown ``head``; for a model with activations
+            other than ReLU, or with layers not known to have none.
+    """
+
+    name = "deconvnet"
+
+    @staticmethod
+    def rectified(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
+        return tf.nn.relu(signal)
+
+
+class GuidedBackprop(_Rectified):
+    """Guided Backpropagation (Springenberg et al. 2015): at a ReLU the signal is rectified, and its gradient taken.
+
+    Args, Raises: As :class:`Deconvnet`. The paper starts from the gradient of
+    the output, ``head="one"``.
+    """
+
+    name = "guided_backprop"
+
+    @staticmethod
+    def rectified(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return seen.pull(tf.nn.relu(signal))
+
+
+# Layers without a rectifier inside that none of the kinds covers.
+_SMOOTH = (
+    keras.layers.Multiply, keras.layers.Dot, keras.layers.LayerNormalization, keras.layers.GroupNormalization,
+    keras.layers.UnitNormalization, keras.layers.Rescaling, keras.layers.Normalization,
+)  # fmt: skip
+
+
+def _has_no_rectifier(step: Step) -> bool:
+    """Whether a layer of no kind surely holds no ReLU, so that its gradient is what the methods ask for."""
+    return isinstance(step.layer, _SMOOTH) and type(step.layer).__module__.startswith("keras.")
