@@ -11,9 +11,10 @@ from typing import Any
 import keras
 
 from .analyzer import Analyzer, read_file
+from .baselines import BASELINES
 from .inverse import MIPIN, TrainedMIPIN
 
-ANALYZERS: dict[str, type[Analyzer]] = {"mipin": MIPIN, "mipin.trained": TrainedMIPIN}
+ANALYZERS: dict[str, type[Analyzer]] = {"mipin": MIPIN, "mipin.trained": TrainedMIPIN} | BASELINES
 
 
 def analyzers() -> list[str]:
@@ -28,12 +29,13 @@ def options_of(name: str) -> list[str]:
         ValueError: For an unknown name.
     """
     known: dict[str, None] = {}
-    for base in _find(name).__mro__:
+    kind = _find(name)
+    for base in kind.__mro__:
         if "__init__" in vars(base) and base is not object:
             for parameter in inspect.signature(vars(base)["__init__"]).parameters.values():
                 if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
                     known[parameter.name] = None
-    return sorted(known)
+    return sorted(known.keys() - kind._fixed)
 
 
 def _find(name: str) -> type[Analyzer]:

@@ -11,9 +11,10 @@ def with_weights(model, seed=0):
     """``model`` with weights of NumPy's, the same for every version of TensorFlow and Keras."""
     rng = np.random.default_rng(seed)
     weights = []
-    for old in model.get_weights():
+    for old, variable in zip(model.get_weights(), model.weights, strict=True):
         spread = 0.3 if old.ndim == 1 else 1.4 / np.sqrt(np.prod(old.shape[:-1]))
-        weights.append((spread * rng.standard_normal(old.shape)).astype("float32"))
+        new = (spread * rng.standard_normal(old.shape)).astype("float32")
+        weights.append(1 + np.abs(new) if "variance" in variable.path else new)
     model.set_weights(weights)
     return model
 
@@ -43,6 +44,26 @@ def cnn(shape=(7, 6, 2), filters=3, units=3, seed=3):
         keras.layers.Dense(units, name="head"),
     ]
     return balanced(with_weights(keras.Sequential([keras.Input(shape), *layers]), seed))
+
+
+def residual(shape=(7, 6, 2), filters=3, units=3, seed=3):
+    """Layers "conv", "bn" and "relu", an Add "add" around "conv2", mean "pool", "flatten" and "head"."""
+    layers = keras.layers
+    x = keras.Input(shape)
+    y = layers.Conv2D(filters, 3, padding="same", name="conv")(x)
+    y = layers.Activation("relu", name="relu")(layers.BatchNormalization(name="bn")(y))
+    z = layers.Conv2D(filters, 3, padding="same", activation="relu", name="conv2")(y)
+    y = layers.Add(name="add")([y, z])
+    y = layers.Flatten(name="flatten")(layers.AveragePooling2D(2, name="pool")(y))
+    return balanced(with_weights(keras.Model(x, layers.Dense(units, name="head")(y)), seed))
+
+
+# What an analyzer cannot do without.
+NEEDED = {
+    "lrp": {"rule": "Epsilon"},
+    "lrp.alpha_beta": {"alpha": 2.0},
+    "deep_taylor.bounded": {"low": -10.0, "high": 10.0},
+}
 
 
 def layers_of(model):

@@ -7,19 +7,29 @@ import numpy as np
 import pytest
 
 from mipin_keras import NotFittedError, analyzers, catalogue, create_analyzer, load_analyzer
-from tests.networks import close, cnn, mlp, samples
+from tests.networks import NEEDED, close, cnn, mlp, residual, samples
 
 # Options that keep a fit short, where an analyzer has them.
 QUICK = {"epochs": 1, "verbose": 0}
-MODELS = {"mlp": lambda: mlp(head="softmax"), "cnn": cnn}
+MODELS = {"mlp": lambda: mlp(head="softmax"), "cnn": cnn, "residual": residual}
+# What a method is not made for, which is a test of its own.
+NOT_FOR = {
+    "grad_cam": ["mlp"],
+    "mipin": ["residual"],
+    "mipin.trained": ["residual"],
+    "pattern.net": ["residual"],
+    "pattern.attribution": ["residual"],
+}
+OURS = [name for name in analyzers() if not name.startswith("innvestigate:")]
+CASES = [(name, kind) for name in OURS for kind in MODELS if kind not in NOT_FOR.get(name, ())]
 
 
 def made(name, model, **options):
     quick = {key: value for key, value in QUICK.items() if key in catalogue.options_of(name)}
-    return create_analyzer(name, model, **(quick | options))
+    return create_analyzer(name, model, **(quick | NEEDED.get(name, {}) | options))
 
 
-@pytest.fixture(scope="module", params=[(name, kind) for name in analyzers() for kind in MODELS], ids="-".join)
+@pytest.fixture(scope="module", params=CASES, ids="-".join)
 def case(request):
     """A fitted analyzer, inputs, and its maps of them."""
     name, kind = request.param
@@ -80,7 +90,30 @@ def test_another_fit_gives_the_same(case):
     assert close(made(analyzer.name, analyzer.model).fit(x).analyze(x), found, 1e-5)
 
 
-@pytest.mark.parametrize("name", analyzers())
+@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in NOT_FOR.items() for kind in kinds])
+def test_a_model_that_a_method_is_not_made_for_is_refused_at_once(name, kind):
+    with pytest.raises(ValueError, match="input_layer=|for this model take|take 'gradient'"):
+        made(name, MODELS[kind]())
+
+
+@pytest.mark.parametrize("mode", ["index", "all"])
+def test_several_neurons_at_once_sum_up(case, tmp_path, mode):
+    """Every neuron by itself and all of them: linear methods add up; each gives one map a neuron."""
+    analyzer, x, _, _, _ = case
+    few = x[:6]
+    made_so = load_analyzer(analyzer.save(tmp_path / "fit.npz"), analyzer.model, neuron_selection_mode=mode)
+    if mode == "all":
+        assert made_so.analyze(few).shape == few.shape
+        return
+    units = analyzer.graph.units
+    single = [made_so.analyze(few, unit) for unit in range(units)]
+    assert close(made_so.analyze(few, [i % units for i in range(6)]), [single[i % units][i] for i in range(6)], 1e-5)
+    for wrong in (-1, units, [0, 1], "0", 1.0, None):
+        with pytest.raises(ValueError, match="expected|needs neuron_selection"):
+            made_so.analyze(few, wrong)
+
+
+@pytest.mark.parametrize("name", OURS)
 def test_bad_input_is_refused(name):
     model = cnn()
     x = samples((7, 6, 2), 10)
@@ -106,7 +139,7 @@ def test_bad_input_is_refused(name):
         analyzer.analyze(x, 0)
 
 
-@pytest.mark.parametrize("name", analyzers())
+@pytest.mark.parametrize("name", OURS)
 def test_what_is_public_is_documented(name):
     kind = catalogue.ANALYZERS[name]
     assert inspect.getdoc(kind)
