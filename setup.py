@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 
-TEST = ["pytest-xdist>=3.5", "pytest>=8.0", "scikit-learn>=1.3"]
+TEST = ["pytest-xdist>=3.5", "pytest>=8.2", "scikit-learn>=1.3"]
 
 setup(
     name="mipin-keras",

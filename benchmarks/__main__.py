@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 
-from reproduce_paper import report
+os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before TensorFlow: the real iNNvestigate needs it
 
-from . import analyze, fit
+from reproduce_paper import report  # noqa: E402
+
+from . import analyze, fit  # noqa: E402
 
 BENCHMARKS = {"fit": fit, "analyze": analyze}
 

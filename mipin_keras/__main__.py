@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from . import NotFittedError, __version__, analyzers, catalogue, options_of
+from .baselines.innvestigate import PREFIX
 from .explain import explain
 from .pixels import COLORMAPS
 
@@ -83,7 +84,7 @@ def _add_explain(commands: Any) -> None:
 
     data = parser.add_argument_group("data (.npz or .npy, prepared as the model takes it)")
     data.add_argument("--explain", type=pathlib.Path, required=True, metavar="X.npz", help="the inputs to explain")
-    data.add_argument("--fit", type=pathlib.Path, metavar="FIT.npz", help="inputs to fit from, such as training data")
+    data.add_argument("--fit", type=pathlib.Path, metavar="FIT.npz", help="inputs to fit from, for methods that learn")
     data.add_argument("--load-fit", type=pathlib.Path, metavar="FILE", help="a fit saved before, instead of --fit")
     data.add_argument("--save-fit", type=pathlib.Path, metavar="FILE", help="save the fit for --load-fit")
     names = "default: the only array, or the one named x, X, x_train or X_train"
@@ -174,9 +175,12 @@ def _explain(args: argparse.Namespace) -> None:
 
 
 def _list_analyzers(args: argparse.Namespace) -> None:
-    for name in analyzers():
+    own = [name for name in analyzers() if not name.startswith(PREFIX)]
+    for name in own:
         summary = (inspect.getdoc(catalogue.ANALYZERS[name]) or "").splitlines()[0].replace("``", "")
         print(f"{name}: {summary}\n    options: {', '.join(options_of(name))}")
+    theirs = [name for name in analyzers() if name not in own]
+    print(f"iNNvestigate's own, with its options, where it is installed:\n    {' '.join(theirs)}")
 
 
 if __name__ == "__main__":

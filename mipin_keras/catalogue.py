@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import difflib
-import importlib
 import inspect
 import os
 from typing import Any
@@ -12,6 +11,7 @@ import keras
 
 from .analyzer import Analyzer, read_file
 from .baselines import BASELINES
+from .baselines.innvestigate import PREFIX, import_innvestigate
 from .inverse import MIPIN, TrainedMIPIN
 
 ANALYZERS: dict[str, type[Analyzer]] = {"mipin": MIPIN, "mipin.trained": TrainedMIPIN} | BASELINES
@@ -28,8 +28,10 @@ def options_of(name: str) -> list[str]:
     Raises:
         ValueError: For an unknown name.
     """
-    known: dict[str, None] = {}
     kind = _find(name)
+    if hasattr(kind, "known_options"):  # iNNvestigate's own
+        return kind.known_options()
+    known: dict[str, None] = {}
     for base in kind.__mro__:
         if "__init__" in vars(base) and base is not object:
             for parameter in inspect.signature(vars(base)["__init__"]).parameters.values():
@@ -101,14 +103,8 @@ def register_with_innvestigate() -> list[str]:
     Raises:
         ImportError: If iNNvestigate cannot be imported, with what to install.
     """
-    try:
-        registry = importlib.import_module("innvestigate.analyzer").analyzers
-    except Exception as problem:
-        raise ImportError(
-            "iNNvestigate cannot be imported: pip install 'mipin-keras[innvestigate]', then "
-            "pip install --no-deps innvestigate==2.1.2, and set TF_USE_LEGACY_KERAS=1 in the environment before "
-            f"TensorFlow is imported ({type(problem).__name__}: {problem})"
-        ) from problem
-    added = [name for name in analyzers() if registry.get(name) is not ANALYZERS[name] and name not in registry]
+    registry = import_innvestigate(check_keras=False).analyzers
+    ours = [name for name in analyzers() if not name.startswith(PREFIX)]
+    added = [name for name in ours if registry.get(name) is not ANALYZERS[name] and name not in registry]
     registry.update({name: ANALYZERS[name] for name in added})
     return added

@@ -44,11 +44,16 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
             or the data do not allow it; the message says which and what to
             do.
     """
-    if (args.fit is None) == (args.load_fit is None):
-        raise ValueError("expected one of --fit FIT.npz (inputs to fit from) and --load-fit FILE (a fit saved before)")
+    sources = "--fit FIT.npz (inputs to fit from) and --load-fit FILE (a fit saved before)"
+    if args.fit is not None and args.load_fit is not None:
+        raise ValueError(f"expected one of {sources}, received both")
     model = load_model(args.model)
     x, label = read_array(args.explain, args.explain_key, "--explain", EXPLAIN_KEYS)
     analyzer = _analyzer(args, options, model, None if args.classes == "all" else args.classes)
+    if not analyzer.fitted and args.fit is None:
+        raise ValueError(f"{analyzer.name!r} needs a fit: expected one of {sources}")
+    if analyzer.fitted and args.fit is not None:
+        raise ValueError(f"{analyzer.name!r} needs no fit: leave out --fit")
     with _about(f"--explain {label}"):
         logits = analyzer.logits(x, batch_size=args.batch_size)
     shares = analyzer.select(logits, args.neuron)

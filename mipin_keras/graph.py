@@ -235,7 +235,7 @@ class ModelGraph:
         if kernels.function_name(activation) == "linear":
             return number
         if not isinstance(activation, keras.layers.Layer):
-            activation = keras.layers.Activation(activation)
+            activation = keras.layers.Activation(activation, dtype=layer.dtype_policy)
         suffix = kernels.activation_name(activation) or getattr(activation, "name", "activation")
         return self._add(activation, self._unique(f"{name}/{suffix}"), False, [number], shape, ((_Number(number),), {}))
 

@@ -96,5 +96,5 @@ def backward(
         arrived = rule(step, seen.get(step.index), signals.pop(step.output))
         parts = arrived if isinstance(arrived, tuple) else (arrived,)
         for number, part in zip(dict.fromkeys(step.inputs), parts, strict=True):
-            signals[number] = signals[number] + part if number in signals else part
+            signals[number] = signals[number] + tf.cast(part, signals[number].dtype) if number in signals else part
     return signals

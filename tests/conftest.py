@@ -1,6 +1,12 @@
 """What all tests share: seeds, and no memory of one test file in the next."""
 
 import gc
+import importlib.util
+import os
+
+# Before anything imports TensorFlow: what iNNvestigate needs, where the tests can run it.
+if importlib.util.find_spec("tf_keras") is not None:
+    os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 
 import keras
 import numpy as np

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..analyzer import Analyzer
 from . import deep_taylor, gradcam, gradient, lrp, pattern, rectified, relevance
+from .innvestigate import INNVESTIGATE
 
 #: The methods by name.
 BASELINES: dict[str, type[Analyzer]] = {
@@ -38,6 +39,6 @@ BASELINES: dict[str, type[Analyzer]] = {
         pattern.PatternAttribution,
         gradcam.GradCAM,
     )
-}
+} | INNVESTIGATE
 
 __all__ = ["BASELINES"]

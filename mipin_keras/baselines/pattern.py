@@ -82,7 +82,8 @@ class PatternNet(backward.BackwardAnalyzer):
     def _through_pattern(self, step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
         part = kernels.linear_part(step.layer)
         pattern = tf.constant(self.patterns[step.index], part.kernel.dtype)
-        _, back = applied(part.apply, seen.inputs[0], self.direction(part.kernel, pattern))
+        x = tf.cast(seen.inputs[0], part.kernel.dtype)
+        _, back = applied(part.apply, x, self.direction(part.kernel, pattern))
         return back(tf.cast(signal, seen.output.dtype))
 
     # Fitting
@@ -163,6 +164,7 @@ class PatternNet(backward.BackwardAnalyzer):
 
     def _of_step(self, step: Step, x: tf.Tensor, shift: tf.Tensor) -> list[tf.Tensor]:
         part = kernels.linear_part(step.layer)
+        x = tf.cast(x, part.kernel.dtype)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(part.kernel)
             y = part.apply(x, part.kernel)

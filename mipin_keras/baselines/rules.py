@@ -64,6 +64,12 @@ class Rule:
         return self
 
 
+def _linear(step: Step, seen: Pass) -> tuple[kernels.LinearPart, tf.Tensor]:
+    """The step's linear part, and its input in the dtype that the layer computes in."""
+    part = kernels.linear_part(step.layer)
+    return part, tf.cast(seen.inputs[0], part.kernel.dtype)
+
+
 def _cast(signal: tf.Tensor, seen: Pass) -> tf.Tensor:
     return tf.cast(signal, seen.output.dtype)
 
@@ -71,8 +77,8 @@ def _cast(signal: tf.Tensor, seen: Pass) -> tf.Tensor:
 def _z(step: Step, seen: Pass, bias: bool) -> tf.Tensor:
     if bias or kernels.is_kernel_layer(step.layer) and not step.layer.use_bias:
         return seen.output
-    part = kernels.linear_part(step.layer)
-    return part.apply(seen.inputs[0], part.kernel)
+    part, x = _linear(step, seen)
+    return part.apply(x, part.kernel)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -121,7 +127,7 @@ class WSquare(Rule):
         return tf.square(kernel)
 
     def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
-        part, x = kernels.linear_part(step.layer), seen.inputs[0]
+        part, x = _linear(step, seen)
         kernel = self.kernel(part.kernel)
         # Of one sample: it depends on the step alone. At the border padding counts as no input.
         total = part.apply(tf.ones_like(x[:1]), kernel)
@@ -165,7 +171,7 @@ class AlphaBeta(Rule):
         return dataclasses.replace(self, nonnegative=self.nonnegative or nonnegative)
 
     def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
-        part, x = kernels.linear_part(step.layer), seen.inputs[0]
+        part, x = _linear(step, seen)
         signal = _cast(signal, seen)
         above, below = tf.nn.relu(part.kernel), -tf.nn.relu(-part.kernel)
         highs, lows = (x, None) if self.nonnegative else (tf.nn.relu(x), -tf.nn.relu(-x))
@@ -198,7 +204,7 @@ class AlphaBetaX(Rule):
     bias: bool = True
 
     def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
-        part, x = kernels.linear_part(step.layer), seen.inputs[0]
+        part, x = _linear(step, seen)
         signal, total = _cast(signal, seen), tf.zeros_like(x)
         above = tf.nn.relu(part.kernel), tf.nn.relu(part.bias)
         below = -tf.nn.relu(-part.kernel), -tf.nn.relu(-part.bias)
@@ -231,7 +237,7 @@ class Bounded(Rule):
     high: np.ndarray
 
     def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
-        part, x = kernels.linear_part(step.layer), seen.inputs[0]
+        part, x = _linear(step, seen)
         above, below = tf.nn.relu(part.kernel), -tf.nn.relu(-part.kernel)
         low, high = (tf.constant(bound[None], x.dtype) for bound in (self.low, self.high))
         z = part.apply(x, part.kernel) - part.apply(low, above) - part.apply(high, below)

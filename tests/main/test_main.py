@@ -156,6 +156,22 @@ def test_the_list_of_analyzers(capsys):
     assert main(["analyzers"]) == 0
     out = capsys.readouterr().out
     for name in mipin_keras.analyzers():
-        assert f"{name}: " in out
+        assert (f"{name}: " in out) or (name.startswith("innvestigate:") and f" {name}" in out)
     for option in mipin_keras.options_of("mipin"):
         assert option in out
+
+
+@pytest.mark.parametrize("name", ["gradient", "lrp.epsilon", "grad_cam"])
+def test_a_method_that_needs_no_fit(run, files, name):
+    status, out, err, found = run("--method", name, fit=None)
+    assert (status, err) == (0, "") and "fitting" not in out and "no source signals" in out
+    model, x = keras.models.load_model(files / "net.keras"), np.load(files / "data.npz")["x_test"]
+    close(found["attribution"], mipin_keras.create_analyzer(name, model).analyze(x))
+    status, _, err, _ = run("--method", name)
+    assert status == 2 and f"{name!r} needs no fit: leave out --fit" in err
+
+
+def test_a_method_that_learns_other_than_mipin(run, tmp_path):
+    status, _, _, found = run("--method", "pattern.attribution", "--save-fit", tmp_path / "fit.npz")
+    again = run("--method", "pattern.attribution", "--load-fit", tmp_path / "fit.npz", fit=None)[3]
+    assert status == 0 and np.array_equal(found["attribution"], again["attribution"])
