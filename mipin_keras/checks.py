@@ -27,22 +27,26 @@ def number(name: str, value: Any, least: float, *, above: bool = False) -> float
         ValueError: Unless it is a finite number of at least ``least``, or
             greater than it if ``above``.
     """
-    fits = not isinstance(value, bool) and isinstance(value, int | float | np.integer | np.floating)
-    if not (fits and math.isfinite(value) and (value > least if above else value >= least)):
+    try:
+        fits = not isinstance(value, bool) and isinstance(value, int | float | np.integer | np.floating)
+        fits = fits and math.isfinite(value) and bool(value > least if above else value >= least)
+    except OverflowError:  # an int that no float holds
+        fits = False
+    if not fits:
         bound = f"greater than {least:g}" if above else f"of at least {least:g}"
         raise ValueError(f"expected {name} to be a finite number {bound}, received {value!r}")
     return float(value)
 
 
-def array_like(name: str, value: Any, shape: tuple[int, ...]) -> np.ndarray:
-    """A number or array as one of ``shape``, float64.
+def array_like(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarray:
+    """A number or array as one of ``shape``, float64; of size 1 along axes of unknown size, None.
 
     Raises:
         ValueError: If it does not broadcast to ``shape``, or is not finite.
     """
     try:
-        array = np.broadcast_to(np.asarray(value, np.float64), shape)
-    except (ValueError, TypeError):
+        array = np.broadcast_to(np.asarray(value, np.float64), [1 if size is None else size for size in shape])
+    except (ValueError, TypeError, OverflowError):
         received = getattr(value, "shape", None) or repr(value)
         raise ValueError(
             f"expected {name} to be a number or an array that broadcasts to one sample {shape}, received {received}"

@@ -28,6 +28,7 @@ class Step:
         inputs: Numbers of the tensors it reads.
         output: Number of the tensor it makes.
         input_shapes, output_shape: Without the batch axis.
+        built_in: Whether this is the activation that a layer has built in.
     """
 
     index: int
@@ -39,6 +40,7 @@ class Step:
     input_shapes: tuple[tuple[int, ...], ...]
     output_shape: tuple[int, ...]
     arguments: tuple[tuple, dict]
+    built_in: bool = False
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -237,13 +239,17 @@ class ModelGraph:
         if not isinstance(activation, keras.layers.Layer):
             activation = keras.layers.Activation(activation, dtype=layer.dtype_policy)
         suffix = kernels.activation_name(activation) or getattr(activation, "name", "activation")
-        return self._add(activation, self._unique(f"{name}/{suffix}"), False, [number], shape, ((_Number(number),), {}))
+        arguments = ((_Number(number),), {})
+        return self._add(activation, self._unique(f"{name}/{suffix}"), False, [number], shape, arguments, built_in=True)
 
-    def _add(self, layer: Any, name: str, linear: bool, inputs: list[int], shape: Any, arguments: Any) -> int:
+    def _add(
+        self, layer: Any, name: str, linear: bool, inputs: list[int], shape: Any, arguments: Any, built_in: bool = False
+    ) -> int:
         self.shapes.append(shape)
         output = len(self.shapes) - 1
         shapes = tuple(self.shapes[i] for i in inputs)
-        self._steps.append(Step(len(self._steps), name, layer, linear, tuple(inputs), output, shapes, shape, arguments))
+        step = Step(len(self._steps), name, layer, linear, tuple(inputs), output, shapes, shape, arguments, built_in)
+        self._steps.append(step)
         return output
 
     def _unique(self, name: str) -> str:

@@ -56,11 +56,14 @@ def passes(graph: ModelGraph, x: tf.Tensor, steps: Iterable[Step]) -> tuple[dict
         if step.index not in watched:
             tensors[step.output] = step(tensors)
             continue
-        inputs = tuple(tensors[number] for number in dict.fromkeys(step.inputs))
+        numbers = tuple(dict.fromkeys(step.inputs))
+        # A tensor of its own for each number: what does nothing at inference, such as Dropout, hands its input on, and
+        # two inputs that are one tensor to the tape would each get the signals of both.
+        inputs = tuple(tf.identity(tensors[number]) for number in numbers)
         # Persistent, as a rule may carry several signals; under tf.function that costs nothing.
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(inputs)
-            tensors[step.output] = step(tensors)
+            tensors[step.output] = step(dict(zip(numbers, inputs, strict=True)))
         seen[step.index] = Pass(inputs, tensors[step.output], tape)
     return tensors, seen
 

@@ -42,7 +42,7 @@ LRP = BASIC | {
 PRESET = LRP | {"epsilon": (1.0, {})}
 FLAT = {key: value for key, value in PRESET.items() if key != "input_layer_rule"}
 PATTERN = BASIC | {"pattern_type": ("linear", {}), "verbose": (2, {})}
-DEEP_TAYLOR = BASIC | {"merge": ("share", {}, residual)}
+DEEP_TAYLOR = BASIC | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)}
 
 OTHERS = {
     "mipin": MIPIN,

@@ -39,6 +39,11 @@ def test_it_has_every_option_with_its_default():
         assert eval(shown) == defaults[name].default, name
 
 
+def test_it_names_every_method():
+    for name in mipin_keras.analyzers():
+        assert f"`{name}`" in README or name.startswith("innvestigate:") or name in ("mipin", "mipin.trained"), name
+
+
 def test_its_links_lead_somewhere():
     for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
         assert (pathlib.Path(__file__).parents[1] / target).exists(), target

@@ -29,13 +29,18 @@ class DeepTaylor(backward.BackwardAnalyzer):
     Args:
         model, neuron_selection_mode, output_layer: See
             :class:`mipin_keras.Analyzer`.
-        merge: How an Add (and an Average) treats relevance: ``"copy"`` gives
-            all of it to each input, as iNNvestigate does, so that the sum
-            grows with each; ``"share"`` gives each its share, which keeps the
-            sum.
+        merge: How an Add treats relevance: ``"copy"`` gives all of it to each
+            input, as iNNvestigate does, so that the sum grows with each;
+            ``"share"`` gives each its share, which keeps the sum. An Average
+            gives equal parts, or with ``"share"`` such shares.
+        relu: What a ReLU does with relevance that reaches it where it is
+            inactive, as it does behind an average pooling: ``"keep"`` passes
+            it on to be shared, which keeps the sum; ``"drop"`` does not, as
+            the gradient. None is iNNvestigate's: a ReLU that a Dense layer or
+            convolution has built in keeps, one of its own drops.
 
     Raises:
-        ValueError: For an unknown ``merge``; for a network with activations
+        ValueError: For an unknown ``merge`` or ``relu``; for a network with activations
             other than ReLU, or with layers that the method is not defined
             for, naming each.
     """
@@ -49,11 +54,13 @@ class DeepTaylor(backward.BackwardAnalyzer):
         neuron_selection_mode: str | Callable = "max_activation",
         output_layer: str | None = None,
         merge: str = "copy",
+        relu: str | None = None,
     ):
         super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
         one_of("merge", merge, ("copy", "share"))
-        self.merge = merge
-        self.options["merge"] = merge
+        one_of("relu", relu, (None, "keep", "drop"))
+        self.merge, self.relu = merge, relu
+        self.options |= {"merge": merge, "relu": relu}
         self._not_negative = kinds.not_negative(self.graph)
         self._prepare()
 
@@ -65,7 +72,8 @@ class DeepTaylor(backward.BackwardAnalyzer):
         if kind == kinds.KERNEL:
             return AlphaBeta(bias=False, nonnegative=step.inputs[0] in self._not_negative)
         if kind == kinds.RECTIFIER:
-            return _where_active
+            keeps = step.built_in if self.relu is None else self.relu == "keep"
+            return backward.keep if keeps else _where_active
         if kind == kinds.IDENTITY:
             return backward.keep
         if kind == kinds.ADD and self.merge == "share":

@@ -67,8 +67,9 @@ def kind_of(step: Step) -> str | None:
         return ACTIVATION if name in kernels.ELEMENTWISE or name == "sigmoid" else None
     for kind, types in _KINDS.items():
         for base in types:
-            if isinstance(layer, base):
-                return None if kernels.overrides_call(layer, base) else kind
+            # On to the next: SpatialDropout is a Dropout with a call of its own.
+            if isinstance(layer, base) and not kernels.overrides_call(layer, base):
+                return kind
     if not isinstance(layer, _L.Layer) and type(layer).__module__.startswith("keras."):
         if len(step.inputs) == 1:
             if type(layer).__name__ == "Cast":  # what older Keras puts between layers of mixed precision
@@ -80,12 +81,10 @@ def kind_of(step: Step) -> str | None:
 
 def rectifies(layer: Any) -> bool:
     """Whether an activation is 0 up to a threshold of at least 0, and above it its input or a cap."""
-    name = kernels.activation_name(layer)
-    if isinstance(layer, _L.ReLU):
-        return name == "relu" and float(layer.negative_slope) == 0 and float(layer.threshold) >= 0
-    if not isinstance(layer, _L.Layer):  # an operation: keras.ops.relu has no settings
-        return name in ("relu", "relu6")
-    return name in ("relu", "relu6")
+    if kernels.activation_name(layer) not in ("relu", "relu6"):
+        return False
+    # keras.activations.relu called on a tensor has settings as the layer has; keras.ops.relu has none.
+    return float(getattr(layer, "negative_slope", 0)) == 0 and float(getattr(layer, "threshold", 0)) >= 0
 
 
 def not_negative(graph: ModelGraph) -> frozenset[int]:

@@ -30,9 +30,15 @@ TINY = 1e-7
 Relevance = Any  # a tensor like the input, or a tuple of them, one for each input
 
 
-def divided(relevance: tf.Tensor, z: tf.Tensor) -> tf.Tensor:
-    """``relevance / z``, where z is exactly 0 by :data:`TINY`."""
-    return relevance / tf.where(z == 0, tf.constant(TINY, z.dtype), z)
+def divided(relevance: tf.Tensor, z: tf.Tensor, epsilon: float | None = None) -> tf.Tensor:
+    """``relevance / z``, where z is exactly 0 by :data:`TINY`; by ``z + epsilon sign z`` with an epsilon."""
+    dtype = z.dtype
+    if dtype.size < 4:  # float16 holds neither 1e-7 nor what comes of dividing by it; nothing made that 0
+        wide = divided(tf.cast(relevance, tf.float32), tf.cast(z, tf.float32), epsilon)
+        return tf.where(z == 0, tf.zeros((), dtype), tf.cast(wide, dtype))
+    if epsilon is None:
+        return relevance / tf.where(z == 0, tf.constant(TINY, dtype), z)
+    return relevance / (z + tf.where(z >= 0, tf.constant(epsilon, dtype), tf.constant(-epsilon, dtype)))
 
 
 def applied(apply: Callable, x: tf.Tensor, kernel: tf.Tensor) -> tuple[tf.Tensor, Callable[[tf.Tensor], tf.Tensor]]:
@@ -112,9 +118,7 @@ class Epsilon(Rule):
         number("epsilon", self.epsilon, 0, above=True)
 
     def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
-        z = _z(step, seen, self.bias)
-        epsilon = tf.constant(self.epsilon, z.dtype)
-        pulled = seen.pull(_cast(signal, seen) / (z + tf.where(z >= 0, epsilon, -epsilon)))
+        pulled = seen.pull(divided(_cast(signal, seen), _z(step, seen, self.bias), self.epsilon))
         return tuple(x * part for x, part in zip(seen.inputs, pulled, strict=True))
 
 

@@ -60,9 +60,6 @@ _NEEDLESS = frozenset(
 )  # fmt: skip
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 
-# Names that iNNvestigate gives to layers of its own.
-_TAKEN = ("MaxNeuronSelection", "NeuronSelection", "iNNvestigate_neuron_indexing")
-
 
 class _Refused(Exception):
     """Why a step has no twin."""
@@ -261,7 +258,7 @@ class Twin:
 
     def _build(self, graph: ModelGraph, made: list[Recipe]) -> Any:
         tf_keras = _tf_keras()
-        taken = set(_TAKEN)
+        taken: set[str] = set()
         x = tf_keras.Input(graph.shapes[graph.input], name=_name("input", taken))
         tensors, refused = {graph.input: x}, []
         weights: list[tuple[Any, np.ndarray]] = []
@@ -289,7 +286,9 @@ class Twin:
 
 def _name(wanted: str, taken: set[str]) -> str:
     """A name that a TensorFlow graph takes, near ``wanted``, that no other layer of the twin has."""
-    base = re.sub(r"^[^A-Za-z0-9]", "x", re.sub(r"[^A-Za-z0-9_.-]", "_", wanted))
+    # With a word before it that tf-keras does not begin with: the layers that iNNvestigate adds are named by tf-keras,
+    # "activation" and on, and two of a name are an error.
+    base = "twin_" + re.sub(r"[^A-Za-z0-9_.-]", "_", wanted)
     name, count = base, 1
     while name.lower() in {other.lower() for other in taken}:
         count += 1

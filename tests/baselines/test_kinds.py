@@ -1,0 +1,295 @@
+"""What kind of thing each step does, and what follows from it: signs, and which layers are the first."""
+
+import keras
+import pytest
+
+from mipin_keras import walk
+from mipin_keras.baselines import kinds
+from mipin_keras.baselines.kinds import first_kernels, kind_of, not_negative
+from mipin_keras.graph import ModelGraph
+from tests.networks import with_weights
+
+L, ops = keras.layers, keras.ops
+ROW, ROWS, IMAGE, VOLUME = (6,), (6, 4), (6, 4, 2), (4, 4, 4, 2)
+
+
+def graph_of(shape, build):
+    """The graph of ``build`` on an input of this shape, with a Flatten and a Dense layer on it."""
+    x = keras.Input(shape)
+    y = build(x)
+    return ModelGraph(keras.Model(x, L.Dense(2, name="_head")(L.Flatten(name="_flat")(y))))
+
+
+def last_step(graph):
+    """The step whose output the Flatten reads."""
+    number = next(step for step in graph.steps if step.name == "_flat").inputs[0]
+    return next(step for step in graph.steps if step.output == number)
+
+
+LAYERS = [
+    *((kinds.KERNEL, layer, shape) for layer, shape in [
+        (L.Dense(3), ROW), (L.Dense(3), ROWS), (L.Conv1D(2, 2), ROWS), (L.Conv2D(2, 2), IMAGE),
+        (L.Conv3D(2, 2), VOLUME),
+    ]),
+    *((kinds.NORMALIZATION, L.BatchNormalization(axis=axis), IMAGE) for axis in (-1, 1)),
+    *((kinds.IDENTITY, layer, ROWS) for layer in [
+        L.Dropout(0.5), L.AlphaDropout(0.5), L.GaussianDropout(0.5), L.GaussianNoise(0.5),
+        L.ActivityRegularization(), L.Identity(), L.Activation("linear"),
+    ]),
+    *((kinds.IDENTITY, layer, shape) for layer, shape in [
+        (L.SpatialDropout1D(0.5), ROWS), (L.SpatialDropout2D(0.5), IMAGE), (L.SpatialDropout3D(0.5), VOLUME),
+    ]),
+    *((kinds.STRUCTURE, layer, shape) for layer, shape in [
+        (L.Flatten(), IMAGE), (L.Reshape((8, 3)), ROWS), (L.Permute((2, 1)), ROWS), (L.RepeatVector(2), ROW),
+        (L.ZeroPadding1D(1), ROWS), (L.ZeroPadding2D(1), IMAGE), (L.ZeroPadding3D(1), VOLUME),
+        (L.Cropping1D(1), ROWS), (L.Cropping2D(1), IMAGE), (L.Cropping3D(1), VOLUME),
+        (L.UpSampling1D(2), ROWS), (L.UpSampling2D(2), IMAGE), (L.UpSampling3D(2), VOLUME),
+    ]),
+    *((kinds.MAX, layer, shape) for layer, shape in [
+        (L.MaxPooling1D(2), ROWS), (L.MaxPooling2D(2), IMAGE), (L.MaxPooling3D(2), VOLUME),
+        (L.GlobalMaxPooling1D(), ROWS), (L.GlobalMaxPooling2D(), IMAGE), (L.GlobalMaxPooling3D(), VOLUME),
+    ]),
+    *((kinds.AVERAGE, layer, shape) for layer, shape in [
+        (L.AveragePooling1D(2), ROWS), (L.AveragePooling2D(2), IMAGE), (L.AveragePooling3D(2), VOLUME),
+        (L.GlobalAveragePooling1D(), ROWS), (L.GlobalAveragePooling2D(), IMAGE), (L.GlobalAveragePooling3D(), VOLUME),
+    ]),
+    *((kinds.RECTIFIER, layer, ROW) for layer in [
+        L.ReLU(), L.ReLU(max_value=2.0), L.ReLU(threshold=0.5), L.ReLU(max_value=2.0, threshold=1.0),
+        L.Activation("relu"), L.Activation("relu6"), L.Activation(keras.activations.relu),
+    ]),
+    *((kinds.ACTIVATION, layer, ROW) for layer in [
+        L.ReLU(negative_slope=0.1), L.LeakyReLU(), L.LeakyReLU(negative_slope=0.0), L.ELU(),
+        L.Activation("tanh"), L.Activation("sigmoid"), L.Activation("leaky_relu"), L.Activation("gelu"),
+        L.Activation("softplus"),
+    ]),
+    *((None, layer, shape) for layer, shape in [
+        (L.Softmax(), ROW), (L.Activation("softmax"), ROW), (L.Activation("log_softmax"), ROW),
+        (L.Activation(lambda x: x), ROW), (L.LayerNormalization(), ROW), (L.UnitNormalization(), ROW),
+        (L.DepthwiseConv2D(2), IMAGE), (L.Conv2DTranspose(2, 2), IMAGE), (L.SeparableConv2D(2, 2), IMAGE),
+        (L.Rescaling(0.5), ROW), (L.SimpleRNN(3), ROWS), (L.PReLU(), ROW),
+    ]),
+]  # fmt: skip
+MERGES = [
+    (kinds.ADD, L.Add()), (kinds.ADD, L.Average()), (kinds.SUBTRACT, L.Subtract()), (kinds.MAX, L.Maximum()),
+    (kinds.MAX, L.Minimum()), (kinds.CONCATENATE, L.Concatenate()), (kinds.CONCATENATE, L.Concatenate(axis=1)),
+    (None, L.Multiply()), (None, L.Dot(axes=2)),
+]  # fmt: skip
+OPERATIONS = [
+    (kinds.RECTIFIER, ops.relu),
+    (kinds.RECTIFIER, ops.relu6),
+    (kinds.ACTIVATION, ops.tanh),
+    (kinds.ACTIVATION, ops.sigmoid),
+    (kinds.ACTIVATION, ops.leaky_relu),
+    (kinds.ACTIVATION, ops.elu),
+    (None, ops.softmax),
+    (None, ops.exp),
+    (None, ops.square),
+    (None, ops.negative),
+    (kinds.STRUCTURE, lambda x: ops.reshape(x, (-1, 4, 6))),
+    (kinds.STRUCTURE, lambda x: ops.transpose(x, (0, 2, 1))),
+    (kinds.STRUCTURE, lambda x: ops.expand_dims(x, 1)),
+    (kinds.STRUCTURE, lambda x: ops.squeeze(L.Reshape((6, 1, 4))(x), 2)),
+    (kinds.ADD, lambda x: ops.add(x, L.Dense(4)(x))),
+    (kinds.ADD, lambda x: x + L.Dense(4)(x)),
+    (kinds.SUBTRACT, lambda x: x - L.Dense(4)(x)),
+    (kinds.MAX, lambda x: ops.maximum(x, L.Dense(4)(x))),
+    (kinds.MAX, lambda x: ops.minimum(x, L.Dense(4)(x))),
+    (kinds.CONCATENATE, lambda x: ops.concatenate([x, L.Dense(4)(x)], axis=-1)),
+    (None, lambda x: x * L.Dense(4)(x)),
+    (None, lambda x: ops.divide(x, L.Dense(4)(x))),
+    (None, lambda x: ops.matmul(x, L.Permute((2, 1))(x))),
+    # With a number in a tensor's place they are no sums of two tensors.
+    (None, lambda x: x + 1.0),
+    (None, lambda x: x - 1.0),
+    (None, lambda x: ops.maximum(x, 0.0)),
+    (None, lambda x: x * 2.0),
+]
+
+
+def described(value):
+    if isinstance(value, L.Layer):
+        return type(value).__name__
+    return str(value) if value is None or isinstance(value, str) else ""
+
+
+@pytest.mark.parametrize(("kind", "layer", "shape"), LAYERS, ids=described)
+def test_layers(kind, layer, shape):
+    assert kind_of(last_step(graph_of(shape, layer))) == kind
+
+
+@pytest.mark.parametrize(("kind", "layer"), MERGES, ids=described)
+def test_merges(kind, layer):
+    assert kind_of(last_step(graph_of(ROWS, lambda x: layer([x, L.Dense(4)(x)])))) == kind
+
+
+@pytest.mark.parametrize(("kind", "operation"), OPERATIONS, ids=described)
+def test_operations(kind, operation):
+    assert kind_of(last_step(graph_of(ROWS, operation))) == kind
+
+
+def test_the_tables_are_tested_whole():
+    cases = [getattr(case, "values", case) for case in LAYERS + MERGES]
+    tested = {type(layer) for _, layer, *_ in cases}
+    assert {base for bases in kinds._KINDS.values() for base in bases} <= tested
+
+
+def test_a_built_in_activation_is_a_step_of_its_own():
+    graph = graph_of(ROW, lambda x: L.Dense(3, activation="tanh")(L.Dense(3, activation="relu")(x)))
+    found = [kind_of(step) for step in graph.steps]
+    head = [kinds.STRUCTURE, kinds.KERNEL]
+    assert found == [kinds.KERNEL, kinds.RECTIFIER, kinds.KERNEL, kinds.ACTIVATION, *head]
+
+
+@pytest.mark.parametrize(
+    ("activation", "kind"),
+    [(L.ReLU(max_value=1.0), kinds.RECTIFIER), (L.LeakyReLU(), kinds.ACTIVATION), (L.Softmax(), None)],
+    ids=described,
+)
+def test_a_layer_as_an_activation(activation, kind):
+    assert kind_of(last_step(graph_of(ROW, L.Dense(3, activation=activation)))) == kind
+
+
+OWN_CALLS = [
+    (L.Dense, {"units": 4}, ROWS), (L.Conv1D, {"filters": 2, "kernel_size": 2}, ROWS), (L.BatchNormalization, {}, ROWS),
+    (L.ReLU, {}, ROWS), (L.Activation, {"activation": "relu"}, ROWS), (L.Dropout, {"rate": 0.5}, ROWS),
+    (L.Flatten, {}, ROWS), (L.MaxPooling1D, {"pool_size": 2}, ROWS), (L.AveragePooling1D, {"pool_size": 2}, ROWS),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("base", "settings", "shape"), OWN_CALLS, ids=described)
+def test_a_subclass_with_its_own_call_is_unknown_and_one_without_is_its_base(base, settings, shape):
+    class Own(base):
+        def call(self, x, **rest):
+            return 2 * super().call(x, **rest)
+
+    class Kept(base):
+        pass
+
+    assert kind_of(last_step(graph_of(shape, Own(**settings)))) is None
+    known = kind_of(last_step(graph_of(shape, base(**settings))))
+    assert kind_of(last_step(graph_of(shape, Kept(**settings)))) == known is not None
+
+
+def test_a_layer_or_operation_of_someone_elses_is_unknown():
+    class Relu(L.Layer):
+        def call(self, x):
+            return ops.relu(x)
+
+    class Add(keras.Operation):
+        def call(self, a, b):
+            return a + b
+
+        def compute_output_spec(self, a, b):
+            return keras.KerasTensor(a.shape, a.dtype)
+
+    assert kind_of(last_step(graph_of(ROW, Relu()))) is None
+    assert kind_of(last_step(graph_of(ROW, lambda x: Add()(x, L.Dense(6)(x))))) is None
+
+
+# Signs
+
+RELU = {"activation": "relu"}
+NEVER_NEGATIVE = {
+    "relu": lambda x: L.Conv2D(3, 2, **RELU)(x),
+    "relu6": lambda x: ops.relu6(x),
+    "capped": lambda x: L.ReLU(max_value=1.0, threshold=0.5)(x),
+    "sigmoid": lambda x: L.Activation("sigmoid")(x),
+    "softplus": lambda x: L.Activation("softplus")(x),
+    "exponential": lambda x: L.Activation("exponential")(x),
+    "moved": lambda x: L.Permute((2, 1, 3))(L.ZeroPadding2D(1)(L.ReLU()(x))),
+    "dropped": lambda x: L.Dropout(0.5)(L.ReLU()(x)),
+    "pooled": lambda x: L.AveragePooling2D(2, padding="same")(L.MaxPooling2D(2, strides=1)(L.ReLU()(x))),
+    "added": lambda x: L.Add()([L.Conv2D(2, 1, **RELU)(x), L.ReLU()(x)]),
+    "concatenated": lambda x: L.Concatenate()([L.Conv2D(2, 1, **RELU)(x), L.ReLU()(x)]),
+    "bilinear": lambda x: L.UpSampling2D(2, interpolation="bilinear")(L.ReLU()(x)),
+    "relu of anything": lambda x: L.ReLU()(L.LayerNormalization()(x)),
+}
+PERHAPS_NEGATIVE = {
+    "input": lambda x: L.MaxPooling2D(2)(x),
+    "linear": lambda x: L.Conv2D(3, 2)(L.ReLU()(x)),
+    "normalized": lambda x: L.BatchNormalization()(L.ReLU()(x)),
+    "leaky": lambda x: L.LeakyReLU()(x),
+    "slope": lambda x: L.ReLU(negative_slope=0.2)(x),
+    "tanh": lambda x: L.Activation("tanh")(L.ReLU()(x)),
+    "subtracted": lambda x: L.Subtract()([L.ReLU()(x), L.Conv2D(2, 1, **RELU)(x)]),
+    "added to the input": lambda x: L.Add()([x, L.ReLU()(x)]),
+    "bicubic": lambda x: L.UpSampling2D(2, interpolation="bicubic")(L.ReLU()(x)),
+    "unknown": lambda x: L.LayerNormalization()(L.ReLU()(x)),
+}
+
+
+@pytest.mark.parametrize("name", NEVER_NEGATIVE)
+def test_what_holds_no_negative_value(name, rng):
+    graph = graph_of(IMAGE, NEVER_NEGATIVE[name])
+    with_weights(graph.model)
+    number = last_step(graph).output
+    assert number in not_negative(graph)
+    found = walk.forward(graph, keras.ops.convert_to_tensor(rng.normal(size=(8, *IMAGE)), "float32"))[number]
+    assert found.numpy().min() >= 0
+
+
+@pytest.mark.parametrize("name", PERHAPS_NEGATIVE)
+def test_what_may_hold_one(name):
+    graph = graph_of(IMAGE, PERHAPS_NEGATIVE[name])
+    assert last_step(graph).output not in not_negative(graph)
+    assert graph.input not in not_negative(graph)
+
+
+# The first layers with weights
+
+
+def first(graph):
+    return [step.name for step in first_kernels(graph, graph.steps)]
+
+
+FIRST = {
+    "plain": (["a"], lambda x: L.Conv2D(2, 2, name="b")(L.Conv2D(2, 2, name="a")(x))),
+    "padding": (["a"], lambda x: L.Conv2D(2, 2, name="a")(L.ZeroPadding2D(1)(x))),
+    "moved": (["a"], lambda x: L.Dense(2, name="a")(L.Reshape((8, 6))(L.Permute((2, 1, 3))(x)))),
+    "dropout": (["a"], lambda x: L.Conv2D(2, 2, name="a")(L.GaussianNoise(0.1)(L.Dropout(0.5)(x)))),
+    "normalized": (["a"], lambda x: L.Conv2D(2, 2, name="a")(L.BatchNormalization()(x))),
+    "branches": (["a", "b"], lambda x: L.Add()([L.Conv2D(2, 2, name="a")(x), L.Conv2D(2, 2, name="b")(x)])),
+    "second branch": (
+        ["a", "b"],
+        lambda x: L.Concatenate()([L.Conv2D(2, 1, name="b")(L.ZeroPadding2D(0)(x)), L.Conv2D(2, 1, name="a")(x)]),
+    ),
+    "shortcut": (["a"], lambda x: L.Conv2D(2, 2, name="b")(L.Add()([x, L.Conv2D(2, 1, name="a")(x)]))),
+    "concatenated input": (["a"], lambda x: L.Conv2D(2, 2, name="a")(L.Concatenate()([x, L.Permute((1, 2, 3))(x)]))),
+    "dense net": (["a"], lambda x: L.Conv2D(2, 2, name="b")(L.Concatenate()([x, L.Conv2D(2, 1, name="a")(x)]))),
+    "behind a pooling": ([], lambda x: L.Conv2D(2, 2, name="a")(L.AveragePooling2D(2, strides=1)(x))),
+    "behind a relu": ([], lambda x: L.Conv2D(2, 2, name="a")(L.ReLU()(x))),
+    "behind the unknown": ([], lambda x: L.Conv2D(2, 2, name="a")(L.Rescaling(0.5)(x))),
+}
+
+
+@pytest.mark.parametrize("name", FIRST)
+def test_first_kernels(name):
+    wanted, build = FIRST[name]
+    assert sorted(first(graph_of(IMAGE, build))) == wanted
+
+
+def test_the_head_is_the_first_where_nothing_is_before_it():
+    assert first(graph_of(IMAGE, lambda x: x)) == ["_head"]
+
+
+def test_first_kernels_of_a_nested_model():
+    inner = keras.Input(IMAGE)
+    y = L.Conv2D(2, 2, name="b")(L.Conv2D(2, 2, name="a")(L.ZeroPadding2D(1)(inner)))
+    nested = keras.Model(inner, y, name="nest")
+    assert first(graph_of(IMAGE, lambda x: nested(L.Dropout(0.5)(x)))) == ["nest/a"]
+
+
+def test_a_shared_layer_is_first_only_where_it_reads_the_input():
+    shared = L.Dense(6, name="a")
+    graph = graph_of(ROW, lambda x: shared(L.ReLU()(shared(x))))
+    assert first(graph) == ["a"]
+    assert [step.name for step in graph.steps if step.layer is shared] == ["a", "a#2"]
+    shared = L.Dense(3, name="b")
+    graph = graph_of(IMAGE, lambda x: L.Add()([shared(x), shared(L.Permute((1, 2, 3))(x))]))
+    assert first(graph) == ["b", "b#2"]
+
+
+def test_only_the_steps_given_are_looked_at():
+    graph = graph_of(ROW, lambda x: L.Dense(3, name="b")(L.Dense(3, name="a")(x)))
+    assert [step.name for step in first_kernels(graph, graph.steps[1:])] == []
+    assert [step.name for step in graph.steps if kinds.is_before_kernels(step)] == ["_flat"]

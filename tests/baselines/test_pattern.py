@@ -1,0 +1,522 @@
+"""PatternNet and PatternAttribution against iNNvestigate 1.0.9's numbers, and NumPy's covariances and walks."""
+
+import itertools
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mipin_keras import NotFittedError, create_analyzer, load_analyzer
+from tests.networks import close, cnn, mlp, residual, samples, with_weights
+from tests.reference import pool, unpool_max
+
+L = keras.layers
+METHODS = ["pattern.net", "pattern.attribution"]
+TYPES = ["relu", "linear", "relu.negative"]
+
+
+def made(name, model, **options):
+    return create_analyzer(name, model, **({"verbose": 0} | options))
+
+
+# iNNvestigate 1.0.9
+
+NUMBERS = pathlib.Path(__file__).resolve().parents[3] / "shared" / "references" / "pattern-innvestigate-1.0.9.npz"
+NETWORKS = {
+    "mlp": ((20,), lambda: [L.Dense(16, activation="relu"), L.Dense(12, activation="relu"), L.Dense(4)]),
+    "cnn": ((10, 10, 2), lambda: [
+        L.Conv2D(6, 3, activation="relu"), L.Conv2D(8, 3, activation="relu"), L.MaxPooling2D(2), L.Flatten(),
+        L.Dense(12, activation="relu"), L.Dense(4)]),
+    "strided": ((12, 12, 3), lambda: [
+        L.Conv2D(6, 4, strides=2, padding="same", activation="relu"),
+        L.Conv2D(8, 3, padding="same", activation="relu"), L.MaxPooling2D(3, 2), L.Flatten(), L.Dense(5)]),
+}  # fmt: skip
+
+
+@pytest.mark.skipif(not NUMBERS.exists(), reason=f"iNNvestigate 1.0.9's numbers are not there: {NUMBERS}")
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("kind", ["relu", "linear"])
+def test_patterns_and_maps_are_innvestigates(network, kind):
+    shape, layers = NETWORKS[network]
+    model = keras.Sequential([keras.Input(shape), *layers()])
+    with np.load(NUMBERS) as file:
+        known = {key.removeprefix(f"{network}__"): file[key] for key in file.files if key.startswith(f"{network}__")}
+    model.set_weights([known[f"weight{i}"] for i in range(len(model.weights))])
+    x = known["x"]
+    assert close(model(x[:8]), known["logits"], 1e-5)
+    patterns = made("pattern.net", model, pattern_type=kind).fit(x).patterns
+    assert len(patterns) == len(model.weights) // 2
+    for method in METHODS:
+        for i, pattern in enumerate(patterns.values()):
+            assert close(pattern, known[f"{method}__{kind}__pattern{i}"], 1e-4)
+        analyzer = made(method, model, pattern_type=kind)
+        analyzer.patterns = patterns  # that both find the same is a test below
+        assert close(analyzer.analyze(x[:8]), known[f"{method}__{kind}"], 1e-4)
+
+
+# NumPy's covariances
+
+
+def windows(layer, x):
+    """What each output position of a layer reads: (n, *positions, *kernel size, channels), float64."""
+    x = np.asarray(x, np.float64)
+    if isinstance(layer, L.Dense):
+        return x
+    rank = len(layer.kernel_size)
+    starts, pads = [], [(0, 0)]
+    for n, k, s, d in zip(x.shape[1:-1], layer.kernel_size, layer.strides, layer.dilation_rate, strict=True):
+        span = d * (k - 1) + 1
+        out = -(-n // s) if layer.padding in ("same", "causal") else (n - span) // s + 1
+        need = max((out - 1) * s + span - n, 0)
+        low = {"valid": 0, "causal": span - 1, "same": need // 2}[layer.padding]
+        pads.append((low, max(need - low, 0)))
+        starts.append(range(0, out * s, s))
+    padded = np.pad(x, [*pads, (0, 0)])
+    found = np.empty((len(x), *map(len, starts), *layer.kernel_size, x.shape[-1]))
+    for at in itertools.product(*(range(len(axis)) for axis in starts)):
+        corner = [axis[i] for axis, i in zip(starts, at, strict=True)]
+        for element in itertools.product(*map(range, layer.kernel_size)):
+            where = tuple(corner[i] + element[i] * layer.dilation_rate[i] for i in range(rank))
+            found[(slice(None), *at, *element)] = padded[(slice(None), *where)]
+    return found
+
+
+def columns(layer, x):
+    """For each unit: what it reads, as rows (samples and positions, entries of its kernel)."""
+    found = windows(layer, x)
+    kernel = np.asarray(layer.kernel, np.float64)
+    depth, units = kernel.shape[-2:]
+    groups = found.shape[-1] // depth
+    rows = []
+    for unit in range(units):
+        group = unit // (units // groups)
+        part = found[..., group * depth : (group + 1) * depth]
+        rows.append(part.reshape(-1, kernel[..., unit].size))
+    return rows
+
+
+def numpys(layer, x, kind):
+    """``a = cov / (wᵀ cov)`` with ``cov = E₊[x y] - E₊[x] E[y]``, two-pass in float64."""
+    kernel = np.asarray(layer.kernel, np.float64)
+    bias = np.asarray(layer.bias, np.float64) if layer.use_bias else np.zeros(kernel.shape[-1])
+    pattern = np.zeros_like(kernel)
+    for unit, rows in enumerate(columns(layer, x)):
+        w = kernel[..., unit].reshape(-1)
+        y = rows @ w
+        z = y + bias[unit]
+        mask = {"relu": z > 0, "relu.negative": z <= 0, "linear": np.ones(len(z), bool)}[kind]
+        if not mask.any():
+            continue
+        some, centred = rows[mask], y[mask] - y.mean()
+        covariance = (some * centred[:, None]).mean(axis=0)
+        if w @ covariance:
+            pattern[..., unit] = (covariance / (w @ covariance)).reshape(kernel.shape[:-1])
+    return pattern
+
+
+LAYERS = {
+    "dense": ((9,), lambda: L.Dense(7, activation="relu")),
+    "dense without bias": ((9,), lambda: L.Dense(7, use_bias=False)),
+    "dense over time": ((4, 5), lambda: L.Dense(6, activation="relu")),
+    "valid": ((6, 5, 3), lambda: L.Conv2D(5, (3, 2), activation="relu")),
+    "same": ((6, 5, 3), lambda: L.Conv2D(5, 3, padding="same", activation="relu")),
+    "same strides": ((7, 6, 2), lambda: L.Conv2D(4, (4, 3), strides=(2, 3), padding="same", activation="relu")),
+    "valid strides": ((7, 6, 2), lambda: L.Conv2D(4, 2, strides=(3, 2), activation="relu")),
+    "groups": ((5, 5, 4), lambda: L.Conv2D(6, 2, groups=2, activation="relu")),
+    "dilation": ((7, 6, 2), lambda: L.Conv2D(4, 2, dilation_rate=(3, 2), padding="same", activation="relu")),
+    "causal": ((8, 3), lambda: L.Conv1D(5, 3, padding="causal", dilation_rate=2, activation="relu")),
+    "volume": ((4, 3, 4, 2), lambda: L.Conv3D(3, 2, strides=(1, 1, 2), activation="relu")),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        *((name, "relu") for name in LAYERS),
+        *itertools.product(["dense", "same strides", "groups", "causal"], ["linear", "relu.negative"]),
+    ],
+)
+def test_patterns_are_numpys_covariances(name, kind, rng):
+    shape, make = LAYERS[name]
+    layer = make()
+    model = with_weights(keras.Sequential([keras.Input(shape), layer, L.Flatten(), L.Dense(3)]))
+    x = rng.normal(size=(90, *shape)).astype("float32")
+    found = made("pattern.net", model, pattern_type=kind).fit(x, batch_size=37).patterns[0]
+    wanted = numpys(layer, x, kind)
+    assert found.dtype == np.float32 and found.shape == tuple(layer.kernel.shape) and wanted.any()
+    assert close(found, wanted, 1e-4)
+    # along its weights each live unit's pattern is 1
+    kernel = np.asarray(layer.kernel, np.float64)
+    along = (kernel * found).reshape(-1, kernel.shape[-1]).sum(axis=0)
+    np.testing.assert_allclose(along[wanted.reshape(-1, kernel.shape[-1]).any(axis=0)], 1, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", TYPES)
+@pytest.mark.parametrize("shape", [(9,), (5, 4, 3)])
+def test_data_far_from_0_keeps_its_digits(kind, shape):
+    layer = L.Dense(6) if len(shape) == 1 else L.Conv2D(4, 2)
+    model = with_weights(keras.Sequential([keras.Input(shape), layer, L.Flatten(), L.Dense(2)]))
+    rng = np.random.default_rng(4)
+    x = (100 + rng.normal(size=(400, *shape))).astype("float32")
+    kernel = np.asarray(layer.kernel)
+    # every unit is active in about half of the samples
+    layer.bias.assign(-100 * kernel.reshape(-1, kernel.shape[-1]).sum(axis=0) + 0.01)
+    wanted = numpys(layer, x, kind)
+    for batch_size in (400, 64):
+        found = made("pattern.net", model, pattern_type=kind).fit(x, batch_size=batch_size).patterns[0]
+        assert close(found, wanted, 2e-3)
+
+
+def deep():
+    return with_weights(keras.Sequential([
+        keras.Input((7, 6, 2)), L.Conv2D(4, 3, activation="relu"), L.MaxPooling2D(2),
+        L.Conv2D(5, 2, padding="same", activation="relu"), L.Flatten(), L.Dense(6, activation="relu"), L.Dense(3),
+    ]))  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", TYPES)
+def test_every_layer_of_a_deep_model_has_the_pattern_of_what_it_reads(kind):
+    model = deep()
+    x = samples((7, 6, 2), 120)
+    analyzer = made("pattern.attribution", model, pattern_type=kind).fit(x)
+    learned = [layer for layer in model.layers if isinstance(layer, L.Dense | L.Conv2D)]
+    assert len(analyzer.patterns) == len(learned) == 4
+    other = made("pattern.net", model, pattern_type=kind).fit(x)
+    assert all((other.patterns[index] == pattern).all() for index, pattern in analyzer.patterns.items())
+    for layer, pattern in zip(learned, analyzer.patterns.values(), strict=True):
+        seen = np.asarray(keras.Model(model.inputs, layer.input)([x]))
+        assert close(pattern, numpys(layer, seen, kind), 5e-4)
+
+
+def test_a_shared_layer_has_one_pattern_for_each_call():
+    x = keras.Input((6,))
+    layer = L.Dense(6, activation="relu")
+    first = layer(x)
+    model = with_weights(keras.Model(x, L.Dense(2)(layer(first))))
+    data = samples((6,), 80)
+    patterns = list(made("pattern.net", model).fit(data).patterns.values())
+    assert close(patterns[0], numpys(layer, data, "relu"), 1e-4)
+    assert close(patterns[1], numpys(layer, np.asarray(layer(data)), "relu"), 1e-4)
+
+
+@pytest.mark.parametrize("source", ["batch 1", "batch 17", "memmap", "dataset", "generator", "function"])
+def test_the_source_and_its_batches_make_no_difference(source, tmp_path):
+    model = cnn()
+    x = samples((7, 6, 2), 70)
+    wanted = made("pattern.net", model).fit(x).patterns
+    analyzer = made("pattern.net", model)
+    if source.startswith("batch"):
+        analyzer.fit(x, batch_size=int(source.split()[1]))
+    elif source == "memmap":
+        mapped = np.memmap(tmp_path / "x.dat", np.float32, "w+", shape=x.shape)
+        mapped[:] = x
+        analyzer.fit(mapped, batch_size=16)
+    elif source == "dataset":
+        analyzer.fit(tf.data.Dataset.from_tensor_slices((x, np.zeros(70))).batch(9))
+    else:
+
+        def batches():
+            yield from itertools.chain((x[i : i + 10] for i in range(0, 70, 10)), itertools.repeat(x[:10]))
+
+        if source == "generator":
+            assert analyzer.fit(batches(), steps=7) is analyzer
+        else:
+            analyzer.fit_generator(batches, steps=7)
+    assert analyzer.patterns.keys() == wanted.keys()
+    for index, pattern in wanted.items():
+        assert close(analyzer.patterns[index], pattern, 1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("kind", "bias"), [("relu", -1e3), ("relu.negative", 1e3)])
+def test_a_unit_without_samples_has_a_pattern_of_zeros(method, kind, bias):
+    model = mlp()
+    kernel, biases = model.layers[0].get_weights()
+    biases[:4] = bias
+    kernel[:, 5] = 0
+    model.layers[0].set_weights([kernel, biases])
+    x = samples((12,), 60)
+    analyzer = made(method, model, pattern_type=kind).fit(x)
+    pattern = analyzer.patterns[0]
+    assert not pattern[:, :4].any() and not pattern[:, 5].any() and pattern[:, 6:].any()
+    assert np.isfinite(analyzer.analyze(x)).all()
+    if kind == "relu.negative":  # the same from NumPy, whose other units count
+        assert close(pattern, numpys(model.layers[0], x, kind), 1e-4)
+
+
+# The walk
+
+
+def scattered(layer, signal, kernel, x):
+    """The transpose of the layer's linear part with ``kernel``, by a loop over all windows."""
+    if isinstance(layer, L.Dense):
+        return signal @ kernel.T
+    # which input element each window's entry is: the window of the elements' numbers, padding 0
+    numbers = np.arange(1.0, 1 + x[0].size).reshape(1, *x.shape[1:])
+    at = windows(layer, numbers)[0].astype(int).reshape(*signal.shape[1:-1], -1)
+    back = np.zeros((len(x), 1 + x[0].size))
+    flat = kernel.reshape(-1, kernel.shape[-1])
+    for position in itertools.product(*map(range, signal.shape[1:-1])):
+        np.add.at(back.T, at[position], (signal[(slice(None), *position)] @ flat.T).T)
+    return back[:, 1:].reshape(x.shape)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(("make", "kind"), [(mlp, "relu"), (mlp, "linear"), (deep, "relu"), (deep, "relu.negative")])
+def test_the_walk_is_numpys(method, kind, make):
+    model = make()
+    x = samples(model.input_shape[1:], 60)
+    analyzer = made(method, model, pattern_type=kind).fit(x)
+    assert close(analyzer.analyze(x[:6]), walked(model, analyzer.patterns, x[:6], method), 1e-4)
+
+
+def walked(model, patterns, x, method):
+    """The map by NumPy: patterns, or patterns times weights, in place of the weights; max pooling to the largest."""
+    patterns = [np.float64(pattern) for pattern in patterns.values()]
+    a, kept = np.float64(x), []
+    for layer in model.layers:
+        before = a
+        if isinstance(layer, L.MaxPooling2D):
+            a = pool(a, (2, 2), (2, 2), "valid")
+        elif isinstance(layer, L.Flatten):
+            a = a.reshape(len(a), -1)
+        else:
+            kernel, bias = (np.float64(w) for w in layer.get_weights())
+            read = windows(layer, a)
+            a = np.tensordot(read, kernel, kernel.ndim - 1) + bias
+            z, a = a, np.maximum(a, 0) if layer.activation is keras.activations.relu else a
+        kept.append((layer, before, None if isinstance(layer, L.MaxPooling2D | L.Flatten) else z))
+    assert close(a, model(x), 1e-4)
+    signal = a * np.eye(a.shape[1])[a.argmax(axis=1)]
+    for layer, before, z in reversed(kept):
+        if isinstance(layer, L.MaxPooling2D):
+            signal = unpool_max(before, signal, (2, 2), (2, 2), "valid")
+        elif isinstance(layer, L.Flatten):
+            signal = signal.reshape(before.shape)
+        else:
+            if layer.activation is keras.activations.relu:
+                signal = signal * (z > 0)
+            kernel, pattern = np.float64(layer.get_weights()[0]), patterns.pop()
+            signal = scattered(layer, signal, pattern * kernel if method == "pattern.attribution" else pattern, before)
+    return signal
+
+
+def test_on_a_linear_model_patternnet_shows_the_signal_and_not_the_distractor(rng):
+    """The example of the paper's section 2: x = a s + d e, y = s."""
+    signal, noise = np.array([1.0, 0.0]), np.array([1.0, 1.0])
+    s, e = rng.normal(size=(2, 5000, 1))
+    x = (s * signal + e * noise).astype("float32")
+    model = keras.Sequential([keras.Input((2,)), L.Dense(1, use_bias=False)])
+    model.set_weights([np.float32([[1], [-1]])])
+    analyzer = made("pattern.net", model, pattern_type="linear").fit(x)
+    np.testing.assert_allclose(analyzer.patterns[0].ravel(), [1, 0], atol=0.05)
+    np.testing.assert_allclose(analyzer.analyze(x), s * signal, atol=0.25)
+
+
+# Dropout, Concatenate and other layers of structure
+
+
+def test_layers_without_weights_let_the_signal_through():
+    x = keras.Input((6, 6, 2))
+    y = L.ZeroPadding2D(1)(L.Dropout(0.4)(x))
+    y = L.Conv2D(3, 3, activation="relu")(y)
+    y = L.Concatenate()([y, L.Conv2D(2, 1)(y), y])
+    y = L.Flatten()(L.AveragePooling2D(2)(y))
+    model = with_weights(keras.Model(x, L.Dense(3)(y)))
+    data = samples((6, 6, 2), 50)
+    found = made("pattern.attribution", model).fit(data).analyze(data[:5])
+    assert np.isfinite(found).all() and found.any()
+
+
+# Fits
+
+
+class Stopped(Exception):
+    pass
+
+
+@pytest.mark.parametrize("problem", [KeyboardInterrupt, Stopped, "nan", "early"])
+def test_an_interrupted_fit_leaves_the_one_before(problem):
+    model = mlp()
+    x = samples((12,), 60)
+    analyzer = made("pattern.net", model)
+
+    def broken():
+        yield x[:20]
+        yield x[20:40] * 3
+        if problem == "nan":
+            yield np.full_like(x[:20], np.nan)
+        if problem != "early":
+            raise problem
+
+    expected = problem if isinstance(problem, type) else ValueError
+    with pytest.raises(expected):
+        analyzer.fit(broken(), steps=3)
+    assert not analyzer.fitted and not analyzer.patterns
+    analyzer.fit(x)
+    before, maps = {k: v.copy() for k, v in analyzer.patterns.items()}, analyzer.analyze(x)
+    with pytest.raises(expected):
+        analyzer.fit(broken(), steps=3)
+    assert analyzer.fitted and analyzer.patterns.keys() == before.keys()
+    assert all((analyzer.patterns[k] == before[k]).all() for k in before)
+    np.testing.assert_array_equal(analyzer.analyze(x), maps)
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("mode", ["max_activation", "index"])
+def test_another_fit_takes_the_place_of_the_first(method, mode, rng):
+    model = mlp()
+    x, other = samples((12,), 60), rng.normal(2, 1, (60, 12)).astype("float32")
+    chosen = 1 if mode == "index" else None
+    analyzer = made(method, model, neuron_selection_mode=mode).fit(x)
+    first = analyzer.analyze(x, chosen)
+    second = analyzer.fit(other).analyze(x, chosen)
+    assert not close(second, first, 0.05)
+    fresh = made(method, model, neuron_selection_mode=mode).fit(other)
+    np.testing.assert_array_equal(second, fresh.analyze(x, chosen))
+    np.testing.assert_array_equal(analyzer.fit(x).analyze(x, chosen), first)  # nothing adds up
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_weights_are_those_of_the_moment_and_patterns_those_of_the_fit(method):
+    model = mlp()
+    x = samples((12,), 60)
+    analyzer = made(method, model).fit(x)
+    before = analyzer.analyze(x)
+    with_weights(model, 11)
+    found = analyzer.analyze(x)
+    assert close(found, walked(model, analyzer.patterns, x, method), 1e-4) and not close(found, before, 0.05)
+    assert close(analyzer.fit(x).analyze(x), made(method, model).fit(x).analyze(x), 1e-6)
+    assert close(analyzer.patterns[0], numpys(model.layers[0], x, "relu"), 1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_unfitted_it_neither_analyzes_nor_saves(method, tmp_path):
+    analyzer = made(method, mlp())
+    assert not analyzer.fitted
+    for call in (lambda: analyzer.analyze(samples((12,), 3)), lambda: analyzer.save(tmp_path / "fit.npz")):
+        with pytest.raises(NotFittedError, match=f"'{method}' analyzer is not fitted: call fit"):
+            call()
+    assert not list(tmp_path.iterdir())
+
+
+def test_activations_that_are_not_finite_are_refused():
+    model = mlp()
+    weights = model.get_weights()
+    weights[2][0] = np.nan
+    model.set_weights(weights)
+    with pytest.raises(ValueError, match="'dense2'.*NaN or infinite activations"):
+        made("pattern.net", model).fit(samples((12,), 40))
+
+
+# Files
+
+
+@pytest.mark.parametrize(("method", "kind"), list(zip(METHODS, ["relu", "linear"], strict=True)))
+def test_a_file_gives_the_same_bits(method, kind, tmp_path):
+    model = cnn()
+    x = samples((7, 6, 2), 50)
+    analyzer = made(method, model, pattern_type=kind).fit(x)
+    loaded = load_analyzer(analyzer.save(tmp_path / "fit.npz"), model)
+    assert loaded.pattern_type == kind and loaded.patterns.keys() == analyzer.patterns.keys()
+    for index, pattern in analyzer.patterns.items():
+        assert loaded.patterns[index].dtype == np.float32
+        np.testing.assert_array_equal(loaded.patterns[index], pattern)
+    np.testing.assert_array_equal(loaded.analyze(x), analyzer.analyze(x))
+    refitted = made(method, model, pattern_type=kind).fit(x * 2 - 1)
+    refitted.analyze(x)
+    np.testing.assert_array_equal(refitted.load(tmp_path / "fit.npz").analyze(x), analyzer.analyze(x))
+
+
+def test_a_file_of_another_model_method_or_type_is_refused(tmp_path):
+    model = mlp()
+    path = made("pattern.net", model).fit(samples((12,), 50)).save(tmp_path / "fit.npz")
+    for other, message in (
+        (made("pattern.net", mlp(hidden=(10, 7))), "another model"),
+        (made("pattern.net", mlp(seed=4)), "another model, or to other weights"),
+        (made("pattern.attribution", model), "expected a file of 'pattern.attribution'"),
+        (made("pattern.net", model, pattern_type="linear"), "other options: pattern_type='relu' in the file, 'linear'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            other.load(path)
+        assert not other.fitted
+
+
+# Refused
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("layers", "named"),
+    [
+        ([L.BatchNormalization(name="odd")], "'odd' .BatchNormalization."),
+        ([L.Activation("tanh", name="odd")], "'odd' .Activation., tanh"),
+        ([L.Dense(3, activation="tanh", name="odd")], "'odd/tanh'"),
+        ([L.DepthwiseConv2D(2, name="odd")], "'odd' .DepthwiseConv2D."),
+        (
+            [L.LayerNormalization(name="odd"), L.LeakyReLU(name="even")],
+            "'odd' .LayerNormalization., 'even' .LeakyReLU.",
+        ),
+    ],
+)
+def test_layers_without_a_pattern_are_refused_by_name(method, layers, named):
+    model = keras.Sequential([keras.Input((5, 5, 2)), *layers, L.Flatten(), L.Dense(2, name="head")])
+    with pytest.raises(ValueError, match=f"'{method}' is not defined for layer {named}"):
+        made(method, model)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_residual_network_is_refused_by_its_layers(method):
+    with pytest.raises(ValueError, match=f"'{method}' is not defined for layer 'bn' .*, 'add' .Add.; for this model"):
+        made(method, residual())
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [
+        ({"pattern_type": "Relu"}, "'Relu'"), ({"pattern_type": None}, "None"), ({"pattern_type": ["relu"]}, "'relu'"),
+        ({"verbose": 3}, "3"), ({"verbose": True}, "True"), ({"verbose": None}, "None"),
+    ],
+)  # fmt: skip
+def test_bad_options_are_refused(options, shown):
+    with pytest.raises(ValueError, match=f"expected {next(iter(options))} to be one of .*received .*{shown}"):
+        made("pattern.net", mlp(), **options)
+
+
+@pytest.mark.parametrize("verbose", [0, 1, 2])
+def test_verbose(verbose, capsys):
+    x = samples((12,), 60)
+    made("pattern.net", mlp(), verbose=verbose).fit(x)
+    made_quiet = capsys.readouterr().out
+    made("pattern.net", mlp(), verbose=0).fit(x, verbose=verbose)  # the fit's own comes first
+    for printed in (made_quiet, capsys.readouterr().out):
+        assert ("pattern.net: the patterns of 3 layers" in printed) == bool(verbose)
+        assert ("2/2" in printed) == bool(verbose)
+        assert bool(printed) == bool(verbose)
+    with pytest.raises(ValueError, match="verbose to be one of"):
+        made("pattern.net", mlp()).fit(x, verbose=5)
+
+
+# Dtypes
+
+
+def build(dtype, input_dtype=None):
+    x = keras.Input((6, 6, 2), dtype=input_dtype)
+    y = L.Flatten(dtype=dtype)(L.Conv2D(4, 3, activation="relu", dtype=dtype)(x))
+    return with_weights(keras.Model(x, L.Dense(3, dtype=dtype)(y)))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_float64_model(method):
+    x = samples((6, 6, 2), 40)
+    found = made(method, build("float64", "float64")).fit(x).analyze(x)
+    assert found.dtype == np.float32 and close(found, made(method, build("float32")).fit(x).analyze(x), 1e-4)
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_mixed_float16_model(method):
+    x = samples((6, 6, 2), 40)
+    found = made(method, build("mixed_float16")).fit(x).analyze(x)
+    assert found.dtype == np.float32 and close(found, made(method, build("float32")).fit(x).analyze(x), 0.05)

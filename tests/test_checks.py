@@ -1,0 +1,128 @@
+"""Checks of options."""
+
+import numpy as np
+import pytest
+
+from mipin_keras import checks
+
+
+@pytest.mark.parametrize(
+    ("value", "known"), [("a", ("a", "b")), (None, (None, "abs")), (0, (0, 1, 2)), (True, (True, False))]
+)
+def test_one_of_takes_what_is_known(value, known):
+    checks.one_of("option", value, known)
+
+
+@pytest.mark.parametrize(
+    ("value", "known"),
+    [
+        ("c", ("a", "b")), ("A", ("a",)), (None, ("a",)), (True, (0, 1)), (1, (True, False)), (1.0, (0, 1)),
+        (["a"], ("a",)), (np.array(["a"]), ("a",)), (float("nan"), (0,)), ("", (None, "abs")),
+    ],
+)  # fmt: skip
+def test_one_of_says_what_is_known_and_what_came(value, known):
+    with pytest.raises(ValueError) as caught:
+        checks.one_of("option", value, known)
+    assert str(caught.value) == f"expected option to be one of {known}, received {value!r}"
+
+
+@pytest.mark.parametrize(("value", "least"), [(0, 0), (1, 1), (10**20, 1), (-3, -3)])
+def test_whole_takes_integers_from_the_least_on(value, least):
+    checks.whole("steps", value, least)
+
+
+@pytest.mark.parametrize("value", [0, -1, True, False, 2.5, 2.0, "2", None, [1], float("inf")])
+def test_whole_refuses_what_is_less_or_no_integer(value):
+    with pytest.raises(ValueError) as caught:
+        checks.whole("steps", value, 1)
+    assert str(caught.value) == f"expected steps to be an integer of at least 1, received {value!r}"
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 1, 2.5, np.float32(0.25), np.int64(3), 1e300])
+def test_number_gives_a_float(value):
+    found = checks.number("noise", value, 0)
+    assert type(found) is float and found == value
+
+
+BAD = [-1, -1e-9, float("inf"), -float("inf"), float("nan"), True, np.bool_(True), "1", None, [1.0], 1j, np.ones(1)]
+
+
+@pytest.mark.parametrize("value", BAD)
+def test_number_refuses_what_is_less_not_finite_or_none(value):
+    with pytest.raises(ValueError) as caught:
+        checks.number("noise", value, 0)
+    assert str(caught.value) == f"expected noise to be a finite number of at least 0, received {value!r}"
+
+
+def test_number_above_leaves_the_bound_out():
+    assert checks.number("epsilon", 1e-9, 0, above=True) == 1e-9
+    assert checks.number("epsilon", 0.5, 0.5) == 0.5
+    for value in (0, 0.0, -0.0, -1):
+        with pytest.raises(ValueError, match=f"epsilon to be a finite number greater than 0, received {value}"):
+            checks.number("epsilon", value, 0, above=True)
+    with pytest.raises(ValueError, match="greater than 0.5, received 0.5"):
+        checks.number("epsilon", 0.5, 0.5, above=True)
+
+
+@pytest.mark.parametrize(
+    ("value", "wanted"),
+    [
+        (2, np.full((2, 3), 2.0)),
+        ([1, 2, 3], [[1, 2, 3], [1, 2, 3]]),
+        ([[1], [2]], [[1, 1, 1], [2, 2, 2]]),
+        (np.arange(6, dtype=np.uint8).reshape(2, 3), [[0, 1, 2], [3, 4, 5]]),
+        (np.float32(0.5), np.full((2, 3), 0.5)),
+    ],
+)
+def test_array_like_broadcasts_to_one_sample(value, wanted):
+    found = checks.array_like("low", value, (2, 3))
+    assert found.dtype == np.float64 and found.shape == (2, 3)
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("value", "received"),
+    [
+        (np.zeros(2), "(2,)"),
+        (np.zeros((3, 2)), "(3, 2)"),
+        (np.zeros((1, 2, 3)), "(1, 2, 3)"),
+        ([0, 0], "[0, 0]"),
+        ("zero", "'zero'"),
+        (None, None),
+        ([[1, 2], [3]], "[[1, 2], [3]]"),
+        ({}, "{}"),
+    ],
+)
+def test_array_like_refuses_other_shapes_and_what_is_no_number(value, received):
+    with pytest.raises(ValueError) as caught:
+        checks.array_like("low", value, (2, 3))
+    assert str(caught.value).startswith("expected low to be ")
+    if received is not None:  # NumPy makes NaN of None
+        assert "broadcasts to one sample (2, 3)" in str(caught.value)
+        assert str(caught.value).endswith(f"received {received}")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), [0, -float("inf"), 0], np.full((2, 3), np.nan)])
+def test_array_like_refuses_what_is_not_finite(value):
+    with pytest.raises(ValueError, match="expected low to be finite, received"):
+        checks.array_like("low", value, (2, 3))
+
+
+def test_array_like_does_not_write_to_what_it_was_given():
+    given = np.arange(3.0)
+    found = checks.array_like("low", given, (2, 3))
+    np.testing.assert_array_equal(given, [0, 1, 2])
+    assert found.base is not None or found is not given
+
+
+@pytest.mark.parametrize(
+    "call", [lambda: checks.number("noise", 10**400, 0), lambda: checks.array_like("low", 10**400, ())]
+)
+def test_an_integer_too_large_for_a_float_is_refused(call):
+    with pytest.raises(ValueError, match="expected (noise|low) to be"):
+        call()
+
+
+@pytest.mark.parametrize("shape", [(None, 3), (None, None, 2)])
+def test_a_number_fits_a_sample_with_open_axes(shape):
+    np.testing.assert_array_equal(np.unique(checks.array_like("low", 0.5, shape)), [0.5])
