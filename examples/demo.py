@@ -1,8 +1,8 @@
 """MIP-IN on handwritten digits, from training to picture: ``python -m examples.demo --out demo_output``.
 
 Trains the MLP of the paper's Table 3 on the digits that come with
-scikit-learn, explains a digit of each class, and writes one picture. Nothing
-is downloaded.
+scikit-learn, explains a digit of each class with MIP-IN and with the methods
+it is compared with, and writes two pictures. Nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -15,13 +15,11 @@ from typing import NamedTuple
 
 import keras
 import numpy as np
-import tensorflow as tf
 from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import mipin_keras
-from mipin_keras import plot, walk
-from mipin_keras.graph import ModelGraph
+from mipin_keras import plot
 from mipin_keras.metrics import Completeness, completeness
 from reproduce_paper.models import mlp_m
 
@@ -32,6 +30,11 @@ VARIANTS = {
     "MIP-IN local": {"samples": "all"},
     "MIP-IN local, class": {"samples": "class"},
 }
+#: The methods of the second picture.
+METHODS = (
+    "gradient", "smoothgrad", "integrated_gradients", "deconvnet", "guided_backprop", "lrp.epsilon", "deep_taylor",
+    "pattern.attribution",
+)  # fmt: skip
 
 
 class Digits(NamedTuple):
@@ -53,16 +56,6 @@ def digits(size: int = 28) -> Digits:
         x, bunch.target, test_size=0.2, stratify=bunch.target, random_state=SEED
     )
     return Digits(x_train, y_train, x_test, y_test)
-
-
-def gradient(model: keras.Model, x: np.ndarray) -> np.ndarray:
-    """The gradient of each sample's largest logit, shape of ``x``."""
-    graph = ModelGraph(model)  # the same logits that MIP-IN explains: without the softmax
-    inputs = tf.convert_to_tensor(x)
-    with tf.GradientTape() as tape:
-        tape.watch(inputs)
-        largest = tf.reduce_max(walk.forward(graph, inputs)[graph.output], axis=1)
-    return tape.gradient(largest, inputs).numpy()
 
 
 def one_of_each(model: keras.Model, data: Digits) -> tuple[np.ndarray, list[str]]:
@@ -87,7 +80,7 @@ def picture(
     logits, kept = local.logits(x), local.logits(signals)
     largest = logits.argmax(axis=1)
     rows = {
-        "gradient": gradient(model, x),
+        "gradient": mipin_keras.create_analyzer("gradient", model).analyze(x),
         "MIP-IN global": analyzers["MIP-IN global"].analyze(x),
         "MIP-IN local": local.analyze(x),
         "source signal": np.clip(signals, 0.0, 1.0),  # black and white mean the same as in the inputs
@@ -98,6 +91,18 @@ def picture(
     }
     figure = plot.grid(rows, images=x, titles=titles, captions=captions, pictures={"source signal"})
     return plot.save(figure, path)
+
+
+def compare(
+    model: keras.Model, local: mipin_keras.Analyzer, x_fit: np.ndarray, x: np.ndarray, titles: list[str],
+    path: pathlib.Path,
+) -> pathlib.Path:  # fmt: skip
+    """Draw the samples ``x`` as the other methods explain them, and as MIP-IN does."""
+    rows = {}
+    for name in METHODS:
+        options = {"verbose": 0} if "verbose" in mipin_keras.options_of(name) else {}
+        rows[name] = mipin_keras.create_analyzer(name, model, **options).fit(x_fit).analyze(x)
+    return plot.save(plot.grid(rows | {"MIP-IN local": local.analyze(x)}, images=x, titles=titles), path)
 
 
 def table(results: dict[str, Completeness]) -> str:
@@ -142,9 +147,11 @@ def run(
         results[name] = completeness(analyzer, data.x_test)
     x, titles = one_of_each(model, data)
     path = picture(model, analyzers, x, titles, out / "demo.png")
+    others = compare(model, analyzers["MIP-IN local"], data.x_train, x, titles, out / "methods.png")
     print(f"\nHow much of the logit the source signal keeps, on {len(data.x_test)} test images (0 % is all of it):\n")
     print(table(results))
-    print(f"\nThe picture is {path} (the whole took {time.perf_counter() - start:.0f} s).")
+    seconds = time.perf_counter() - start
+    print(f"\nThe pictures are {path} and, with the other methods, {others} (the whole took {seconds:.0f} s).")
     return results
 
 
