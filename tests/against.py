@@ -17,6 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 from mipin_keras import create_analyzer
+from reproduce_paper import models
 from tests.networks import samples, with_weights
 
 L = keras.layers
@@ -155,6 +156,11 @@ MODELS = {
     "shared": shared,
     "keras.ops.relu": operations,
 }
+PAPER = {
+    "MLP of the paper": lambda: with_weights(models.mlp_m()),
+    "CNN of the paper": lambda: with_weights(models.cnn_m()),
+}
+MODELS |= PAPER
 LARGE = {f"{kind} {size}": (kind, size) for kind in ("VGG19", "ResNet50") for size in (64, 224)}
 
 LRP = [
@@ -187,6 +193,11 @@ LARGE_METHODS = [
     "lrp.alpha_2_beta_1", "lrp.alpha_1_beta_0", "lrp.z_plus", "lrp.sequential_preset_a", "lrp.sequential_preset_b",
     "deep_taylor", "deep_taylor.bounded",
 ]  # fmt: skip
+
+
+def methods_for(name):
+    """The methods that a model is tried with: on those that take long not every setting."""
+    return LARGE_METHODS if name in LARGE or name in PAPER else list(METHODS)
 
 
 def compare(name, method):
@@ -227,7 +238,7 @@ def compare(name, method):
 def main(names, path=None):
     rows = []
     for name in names or MODELS:
-        for method in LARGE_METHODS if name in LARGE else METHODS:
+        for method in methods_for(name):
             row = compare(name, method)
             rows.append(row)
             found = row.get("fails") or " ".join(

@@ -45,7 +45,7 @@ SIGNS_ONLY = {
 
 def differs(model, method):
     """Why iNNvestigate is wrong on this model with this method, or None."""
-    dense = model.startswith("dense") or model in ("nested", "shared", "keras.ops.relu")
+    dense = model.startswith(("dense", "MLP")) or model in ("nested", "shared", "keras.ops.relu")
     if "no bias" not in model and (method in ALPHA_BETA or (method in PRESETS and not dense)):
         return "the whole bias counts among the positive contributions, and among the negative ones"
     if model == "dense, ReLU()" and method in {"deconvnet", "lrp.w_square", "lrp.flat"}:
@@ -80,7 +80,7 @@ def run(folder, *models):
 
 
 def test_every_method_on_every_model(table):
-    assert len(table) == len(against.MODELS) * len(against.METHODS)
+    assert list(table) == [(model, method) for model in against.MODELS for method in against.methods_for(model)]
     wrong = []
     for (model, method), row in table.items():
         found = row.get("difference", np.inf)
@@ -96,7 +96,7 @@ def test_every_method_on_every_model(table):
 
 @pytest.mark.parametrize("method", sorted(against.METHODS))
 def test_most_models_agree_on_each_method(table, method):
-    agreeing = [model for model in against.MODELS if table[model, method].get("difference", 1) <= 1e-5]
+    agreeing = [model for model in against.MODELS if table.get((model, method), {}).get("difference", 1) <= 1e-5]
     assert len(agreeing) >= (2 if method in ALPHA_BETA | PRESETS else 25)
 
 

@@ -1,0 +1,79 @@
+"""The pages in docs/: what their Python prints is what they say, and their links lead somewhere."""
+
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parents[1]
+PAGES = sorted((ROOT / "docs").glob("*.md"))
+
+# Runs [line, code] after [line, code] in one namespace; the last line that it prints is what each of them printed.
+RUNNER = """
+import contextlib, io, json, sys
+
+page, blocks = sys.argv[1], json.load(sys.stdin)
+names, printed = {}, []
+for line, code in blocks:
+    with contextlib.redirect_stdout(io.StringIO()) as found:
+        exec(compile("\\n" * line + code, page, "exec"), names)
+    printed.append(found.getvalue())
+print(json.dumps(printed))
+"""
+
+
+def blocks_of(page):
+    """Each python block of a page: the lines before it, its code, and what the text block behind it says, or ''."""
+    text = page.read_text(encoding="utf-8")
+    pattern = re.compile(r"^```python\n(.*?)^```\n(?:\n*```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+    found = [(text[: m.start(1)].count("\n"), m[1], m[2] or "") for m in pattern.finditer(text)]
+    assert sum(bool(said) for _, _, said in found) == text.count("```text\n"), "a text block without code before it"
+    return found
+
+
+def run(page, folder):
+    """The page's blocks, and what each prints in a process of its own."""
+    blocks = blocks_of(page)
+    settings = {
+        "TF_USE_LEGACY_KERAS": "1", "TF_ENABLE_ONEDNN_OPTS": "0", "TF_CPP_MIN_LOG_LEVEL": "3",
+        "KERAS_BACKEND": "tensorflow", "PYTHONPATH": str(ROOT),
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-c", RUNNER, page.name],
+        input=json.dumps([block[:2] for block in blocks]), env=os.environ | settings, cwd=folder,
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr[-3000:]
+    return blocks, json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.medium
+@pytest.mark.skipif(
+    not all(map(importlib.util.find_spec, ("innvestigate", "tf_keras"))), reason="innvestigate is not installed"
+)
+def test_the_page_on_innvestigate_prints_what_it_says(tmp_path):
+    blocks, printed = run(ROOT / "docs" / "innvestigate.md", tmp_path)
+    assert len(blocks) > 12
+    for (line, _, said), found in zip(blocks, printed, strict=True):
+        assert found == said, f"the block after line {line}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    text = re.sub(r"^```.*?^```$", "", page.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
+    headings = {
+        re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in re.findall(r"^#+ (.*)", text, re.M)
+    }
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", text):
+        assert (page.parent / target).exists(), target
+        assert target or anchor in headings, anchor
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_name_no_path_of_a_machine(page):
+    assert not re.findall(r"(?<![\w.])/(?:tmp|home|root|work|Users|usr|opt)/|\b[A-Z]:\\", page.read_text("utf-8"))
