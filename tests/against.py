@@ -1,10 +1,11 @@
-"""Every method beside the real iNNvestigate, model by model: python -m tests.against [MODEL ...] [--json FILE]
+"""Every method beside the real iNNvestigate, model by model: python -m tests.against [MODEL ...] [--all]
 
 Prints a table. A process of its own: oneDNN is off in it, which rounds
 convolutions otherwise than TensorFlow's own code, and tf.keras is tf-keras, which iNNvestigate needs.
 """
 
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -53,7 +54,8 @@ def convolution_1d():
 
 
 def convolution_3d():
-    layers = [L.Conv3D(3, 2, activation="relu"), L.AveragePooling3D(2), L.Flatten(), L.Dense(4)]
+    layers = [L.Conv3D(5, 2, activation="relu"), L.Conv3D(4, 2, activation="relu"), L.AveragePooling3D(2)]
+    layers += [L.Flatten(), L.Dense(4)]
     return with_weights(keras.Sequential([keras.Input((6, 5, 4, 2)), *layers]))
 
 
@@ -117,6 +119,7 @@ def positive(model):
     return model
 
 
+@functools.cache
 def large(kind, size):
     """An architecture of keras.applications with random weights and fresh batch normalisation, images of ``size``."""
     keras.utils.set_random_seed(0)
@@ -188,6 +191,8 @@ METHODS = {
     "deep_taylor": ("deep_taylor", {}),
     "deep_taylor.bounded": ("deep_taylor.bounded", {"low": -5.0, "high": 5.0}),
 }
+# iNNvestigate takes half a minute a method to walk back through ResNet50.
+QUICK_METHODS = ["gradient", "guided_backprop", "lrp.epsilon", "deep_taylor"]
 LARGE_METHODS = [
     "gradient", "input_t_gradient", "deconvnet", "guided_backprop", "lrp.z", "lrp.epsilon", "lrp.w_square", "lrp.flat",
     "lrp.alpha_2_beta_1", "lrp.alpha_1_beta_0", "lrp.z_plus", "lrp.sequential_preset_a", "lrp.sequential_preset_b",
@@ -195,9 +200,27 @@ LARGE_METHODS = [
 ]  # fmt: skip
 
 
-def methods_for(name):
-    """The methods that a model is tried with: on those that take long not every setting."""
-    return LARGE_METHODS if name in LARGE or name in PAPER else list(METHODS)
+# The models that every setting is tried on.
+CORE = [
+    "dense", "dense, no bias", "conv same, stride 2", "conv, no bias", "max pooling same, overlapping",
+    "average pooling", "batch normalisation, any", "Add",
+]  # fmt: skip
+
+
+# What is tried on the others: every rule once.
+EACH_RULE = [
+    "gradient", "integrated_gradients", "deconvnet", "guided_backprop", "lrp.z", "lrp.epsilon", "lrp.w_square",
+    "lrp.flat", "lrp.alpha_2_beta_1_IB", "lrp.sequential_preset_a_flat", "deep_taylor", "deep_taylor.bounded",
+]  # fmt: skip
+
+
+def methods_for(name, every=False):
+    """The methods and settings that a model is tried with; every one of them on every small model, if so."""
+    if name in LARGE:
+        return LARGE_METHODS if every else QUICK_METHODS
+    if name in PAPER:
+        return LARGE_METHODS
+    return list(METHODS) if every or name in CORE else EACH_RULE
 
 
 def compare(name, method):
@@ -235,17 +258,18 @@ def compare(name, method):
     return row
 
 
-def main(names, path=None):
+def main(names, path=None, every=False):
     rows = []
     for name in names or MODELS:
-        for method in methods_for(name):
+        for method in methods_for(name, every):
             row = compare(name, method)
             rows.append(row)
             found = row.get("fails") or " ".join(
                 f"{key} {row[key]:.1e}" for key in ("difference", "ours", "theirs") if key in row
             )
             print(f"{name:34} {method:32} {found}", flush=True)
-            keras.backend.clear_session()
+            if name not in LARGE:
+                keras.backend.clear_session()
     if path:
         path.write_text(json.dumps(rows))
 
@@ -254,6 +278,7 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m tests.against")
     names = ", ".join([*MODELS, *LARGE])
     parser.add_argument("models", nargs="*", metavar="MODEL", help=f"of {names}; default: the small ones")
-    parser.add_argument("--json", type=pathlib.Path)
+    parser.add_argument("--all", action="store_true", help="every setting on every model, which takes twice as long")
+    parser.add_argument("--json", type=pathlib.Path, help="a file to write the same to")
     args = parser.parse_args()
-    main(args.models, args.json)
+    main(args.models, args.json, args.all)

@@ -463,7 +463,7 @@ def test_half_precision_divides_by_nothing_too_small_for_it(rule):
     layer = L.Dense(3, dtype="mixed_float16")
     x = np.zeros((2, 5), np.float32)
     graph = ModelGraph(keras.Sequential([keras.Input((5,)), layer, L.Dense(2)]))
-    step = graph.steps[0]
+    step = next(step for step in graph.steps if step.linear)  # older Keras casts in a step of its own
     _, seen = walk.passes(graph, tf.constant(x), [step])
-    found = rule(step, seen[0], tf.ones((2, 3), "float16"))
+    found = rule(step, seen[step.index], tf.ones((2, 3), "float16"))
     assert np.isfinite(found[0] if isinstance(found, tuple) else found).all()
