@@ -105,6 +105,6 @@ def register_with_innvestigate() -> list[str]:
     """
     registry = import_innvestigate(check_keras=False).analyzers
     ours = [name for name in analyzers() if not name.startswith(PREFIX)]
-    added = [name for name in ours if registry.get(name) is not ANALYZERS[name] and name not in registry]
+    added = [name for name in ours if name not in registry]
     registry.update({name: ANALYZERS[name] for name in added})
     return added

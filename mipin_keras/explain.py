@@ -52,8 +52,9 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
     analyzer = _analyzer(args, options, model, None if args.classes == "all" else args.classes)
     if not analyzer.fitted and args.fit is None:
         raise ValueError(f"{analyzer.name!r} needs a fit: expected one of {sources}")
-    if analyzer.fitted and args.fit is not None:
-        raise ValueError(f"{analyzer.name!r} needs no fit: leave out --fit")
+    for flag, value in (("--fit", args.fit), ("--save-fit", args.save_fit), ("--fit-key", args.fit_key)):
+        if analyzer.fitted and args.load_fit is None and value is not None:
+            raise ValueError(f"{analyzer.name!r} needs no fit: leave out {flag}")
     with _about(f"--explain {label}"):
         logits = analyzer.logits(x, batch_size=args.batch_size)
     shares = analyzer.select(logits, args.neuron)

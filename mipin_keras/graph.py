@@ -120,7 +120,7 @@ class ModelGraph:
         return self.shapes[self.output][0]
 
     def tensor_after(self, name: str) -> int:
-        """The number of the tensor that the layer ``name`` makes (its activation included).
+        """The number of the tensor that the layer ``name`` makes, its activation included; of a shared one first.
 
         Raises:
             ValueError: If no layer of the model has this name.
@@ -226,6 +226,11 @@ class ModelGraph:
             raise ValueError(
                 f"expected channels_last, received layer {name!r} ({type(layer).__name__}) with data_format="
                 "'channels_first'; rebuild the model with data_format='channels_last' and move its weights over"
+            )
+        if getattr(layer, "quantization_mode", None):
+            raise ValueError(
+                f"expected a model as it was trained, received layer {name!r} quantized to "
+                f"{layer.quantization_mode!r}; explain the model before quantize()"
             )
         if len(made) != 1:
             raise ValueError(f"expected layers with one output, received {name!r} with {len(made)}")

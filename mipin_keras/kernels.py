@@ -56,8 +56,9 @@ def _plain(setting: Any) -> Any:
 
 
 def overrides_call(layer: Any, base: type) -> bool:
-    """Whether ``layer``'s class computes something else than ``base`` does."""
-    return type(layer).call is not base.call  # type: ignore[attr-defined]
+    """Whether ``layer``'s class computes something else than ``base``, in any method that Keras calls for it."""
+    methods = ("__call__", "call", "convolution_op", "_merge_function")
+    return any(getattr(type(layer), name, None) is not getattr(base, name, None) for name in methods)
 
 
 def is_kernel_layer(layer: Any) -> bool:

@@ -63,9 +63,12 @@ def fixed(mode: str, neuron_selection: Any, n: int, units: int) -> np.ndarray:
         return np.ones((n, units), np.float32)
     if neuron_selection is None:
         raise ValueError("neuron_selection_mode='index' needs neuron_selection: an int, or one for each sample")
-    chosen = np.asarray(neuron_selection)
-    if chosen.dtype.kind not in "iu":
-        raise ValueError(f"expected integers as neuron_selection, received {neuron_selection!r}")
+    try:
+        chosen = np.asarray(neuron_selection)
+    except ValueError:  # lists of unequal lengths
+        chosen = np.empty(0, object)
+    if chosen.dtype.kind not in "iu" or chosen.ndim > 2 or (chosen.ndim == 2 and chosen.shape[1] != 1):
+        raise ValueError(f"expected integers as neuron_selection, one or a list of one a sample, received {neuron_selection!r}")
     chosen = chosen.reshape(-1)
     if chosen.size not in (1, n):
         raise ValueError(f"expected neuron_selection to be an int or {n} of them, received {chosen.size}")
@@ -102,5 +105,8 @@ def select(logits: np.ndarray, mode: str | Callable, neuron_selection: Any = Non
     if mode == "max_activation":
         return largest(tf.convert_to_tensor(logits)).numpy()
     if not isinstance(mode, str):
-        return fixed("index", mode(logits), *logits.shape)
+        chosen = mode(logits)
+        if chosen is None:
+            raise ValueError("expected the neuron_selection_mode that you gave to return indices, received None")
+        return fixed("index", chosen, *logits.shape)
     return fixed(mode, neuron_selection, *logits.shape)

@@ -473,3 +473,10 @@ def test_a_graph_keeps_nothing_alive():
     del model, graph
     gc.collect()
     assert kept() is None
+
+
+def test_a_quantized_model_is_refused():
+    model = keras.Sequential([keras.Input((12,)), keras.layers.Dense(9, name="hidden"), keras.layers.Dense(4)])
+    model.quantize("int8")
+    with pytest.raises(ValueError, match=r"received layer 'hidden' quantized to 'int8'.*before quantize\(\)"):
+        ModelGraph(model)

@@ -62,7 +62,7 @@ def test_unknown_modes_are_refused(mode):
         ("max_activation", 1, "only for neuron_selection_mode='index'"),
         ("all", [0] * 4, "only for neuron_selection_mode='index'"),
         (lambda logits: 0, 1, "only for neuron_selection_mode='index'"),
-        (lambda logits: None, None, "needs neuron_selection"),
+        (lambda logits: None, None, "to return indices, received None"),
         ("index", 1.0, "expected integers"),
         ("index", "1", "expected integers"),
         ("index", True, "expected integers"),
@@ -86,3 +86,13 @@ def test_wrong_selections_are_refused(mode, selection, message):
 def test_logits_that_are_not_finite_are_refused(mode, bad):
     with pytest.raises(ValueError, match="expected finite logits"):
         select(np.array([[0.0, 1.0], [bad, 1.0]], np.float32), mode)
+
+
+def test_what_a_callable_returns_and_lists_in_lists():
+    logits = np.zeros((4, 3), np.float32)
+    with pytest.raises(ValueError, match="to return indices, received None"):
+        select(logits, lambda logits: None)
+    for wrong in ([[0, 1], [1, 2]], [0, [1, 2]], [[[0]]]):
+        with pytest.raises(ValueError, match="expected integers as neuron_selection, one or a list"):
+            select(logits, "index", wrong)
+    assert (select(logits, "index", [[0], [1], [2], [0]]).argmax(axis=1) == [0, 1, 2, 0]).all()

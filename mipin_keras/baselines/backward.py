@@ -101,9 +101,9 @@ class BackwardAnalyzer(Analyzer):
         rules = {step.index: self.rule(step) for step in steps}
         unknown = [step for step in steps if rules[step.index] is None]
         if unknown:
-            # A method for any differentiable model always does; an activation is all that stops the rectified ones.
-            activations = all(kinds.kind_of(step) == kinds.ACTIVATION for step in unknown)
-            others = "'lrp.z', 'lrp.epsilon', " if activations and not self.name.startswith("lrp") else ""
+            # A method for any differentiable model always does, and LRP has a rule for every kind of step.
+            known = all(kinds.kind_of(step) is not None for step in steps)
+            others = "'lrp.z', 'lrp.epsilon', " if known else ""
             raise ValueError(
                 f"{self.name!r} is not defined for layer {', '.join(map(_described, unknown))}; for this model take "
                 f"{others}'gradient', 'input_t_gradient', 'integrated_gradients' or 'smoothgrad', or 'mipin' with an "

@@ -90,22 +90,44 @@ class _Averaged(Gradient):
 
     def _mean(self, x: np.ndarray, neuron_selection: Any, most: int) -> np.ndarray:
         selection.check_superfluous(self.neuron_selection_mode, neuron_selection)
-        shares = self._shares(x, neuron_selection)
+        samples, shares = (tf.convert_to_tensor(array) for array in (x, self._shares(x, neuron_selection)))
         count, at_once = self._count(), max(1, most // len(x))
         total = np.zeros(x.shape, np.float64)
-        points = self._points(x)
+        variations = self._variations(x.shape[1:])
         for start in range(0, count, at_once):
-            group = [next(points) for _ in range(min(at_once, count - start))]
-            found = self._explain(np.concatenate(group), np.tile(shares, (len(group), 1)))
-            total += found.reshape(len(group), *x.shape).sum(axis=0, dtype=np.float64)
+            group = np.stack([next(variations) for _ in range(min(at_once, count - start))])
+            total += self._checked(self._summed(samples, shares, tf.convert_to_tensor(group, samples.dtype)))
         return self._averaged(x, total / count)
+
+    @functools.cached_property
+    def _summed(self) -> Callable:
+        """From samples, weights of the neurons and a group of variations: the sum of the maps of all of them."""
+        varied = tf.TensorSpec((None, *self._variation_shape()), self._signature[0].dtype)
+
+        @tf.function(input_signature=[*self._signature, varied], autograph=False)
+        def summed(x: tf.Tensor, shares: tf.Tensor, group: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            points = self._points(x, tf.reshape(group, tf.concat([tf.shape(group)[:1], [1], tf.shape(group)[1:]], 0)))
+            found, finite = self._walk(
+                tf.reshape(points, tf.concat([[-1], tf.shape(x)[1:]], 0)), tf.tile(shares, [tf.shape(group)[0], 1])
+            )
+            return tf.reduce_sum(tf.reshape(found, tf.shape(points)), axis=0), finite
+
+        return summed.get_concrete_function()
 
     def _count(self) -> int:
         """Points a sample."""
         raise NotImplementedError
 
-    def _points(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        """The points of all samples, one after the other, each like ``x``."""
+    def _variation_shape(self) -> tuple[int | None, ...]:
+        """Shape of what makes one point of every sample."""
+        raise NotImplementedError
+
+    def _variations(self, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+        """What makes one point of every sample, one after the other, for samples of ``shape``."""
+        raise NotImplementedError
+
+    def _points(self, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
+        """The points ``(g, n, ...)`` of samples ``(n, ...)`` for variations ``(g, 1, ...)``."""
         raise NotImplementedError
 
     def _averaged(self, x: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -156,11 +178,16 @@ class IntegratedGradients(_Averaged):
     def _count(self) -> int:
         return self.path_steps
 
-    def _points(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        reference = self.reference.astype(x.dtype)
+    def _variation_shape(self) -> tuple[int | None, ...]:
+        return (1,) * len(self.graph.shapes[self.graph.input])
+
+    def _variations(self, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         for k in range(self.path_steps):
-            share = (k + RIEMANN[self.riemann]) / self.path_steps
-            yield (reference + share * (x - reference)).astype(x.dtype)
+            yield np.full([1] * len(shape), (k + RIEMANN[self.riemann]) / self.path_steps)
+
+    def _points(self, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
+        reference = tf.constant(self.reference, x.dtype)
+        return reference + group * (x - reference)
 
     def _averaged(self, x: np.ndarray, mean: np.ndarray) -> np.ndarray:
         return (mean * (x - self.reference)).astype(np.float32)
@@ -199,9 +226,15 @@ class SmoothGrad(_Averaged):
     def _count(self) -> int:
         return self.augment_by_n
 
-    def _points(self, x: np.ndarray) -> Iterator[np.ndarray]:
-        axes = tuple(range(1, x.ndim))
-        spread = self.noise * (x.max(axis=axes, keepdims=True) - x.min(axis=axes, keepdims=True))
+    def _variation_shape(self) -> tuple[int | None, ...]:
+        return self.graph.shapes[self.graph.input]
+
+    def _variations(self, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
         rng = np.random.default_rng(self.seed)
         for _ in range(self.augment_by_n):
-            yield (x + spread * rng.standard_normal(x.shape[1:], np.float32)).astype(x.dtype)
+            yield rng.standard_normal(shape, np.float32)
+
+    def _points(self, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
+        axes = list(range(1, x.shape.rank))
+        spread = tf.reduce_max(x, axes, keepdims=True) - tf.reduce_min(x, axes, keepdims=True)
+        return x + tf.cast(self.noise, x.dtype) * spread * group

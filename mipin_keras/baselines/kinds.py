@@ -46,7 +46,8 @@ _KINDS: dict[str, tuple[type, ...]] = {
     SUBTRACT: (_L.Subtract,),
     CONCATENATE: (_L.Concatenate,),
 }  # fmt: skip
-# keras.ops between layers, by the name of their Operation; those of two tensors only.
+_MERGES = (_L.Add, _L.Average, _L.Subtract, _L.Concatenate, _L.Maximum, _L.Minimum)
+# keras.ops between layers, by the name of their Operation.
 _OPERATIONS = {"Add": ADD, "Subtract": SUBTRACT, "Concatenate": CONCATENATE, "Maximum": MAX, "Minimum": MAX}
 # keras.ops of one tensor.
 _STRUCTURAL_OPERATIONS = {"Reshape", "Transpose", "Squeeze", "ExpandDims"}
@@ -65,18 +66,25 @@ def kind_of(step: Step) -> str | None:
         if name == "linear":
             return IDENTITY
         return ACTIVATION if name in kernels.ELEMENTWISE or name == "sigmoid" else None
+    if isinstance(layer, _MERGES) or type(layer).__name__ in _OPERATIONS:
+        # A constant among what is merged may be a rectifier, max(x, 0), or make negative what was not.
+        given = len(keras.tree.flatten(step.arguments[0]))
+        return _of_table(layer) if given == len(step.inputs) > 1 else None
+    return _of_table(layer)
+
+
+def _of_table(layer: Any) -> str | None:
     for kind, types in _KINDS.items():
         for base in types:
             # On to the next: SpatialDropout is a Dropout with a call of its own.
             if isinstance(layer, base) and not kernels.overrides_call(layer, base):
                 return kind
-    if not isinstance(layer, _L.Layer) and type(layer).__module__.startswith("keras."):
-        if len(step.inputs) == 1:
-            if type(layer).__name__ == "Cast":  # what older Keras puts between layers of mixed precision
-                return IDENTITY
-            return STRUCTURE if type(layer).__name__ in _STRUCTURAL_OPERATIONS else None
-        return _OPERATIONS.get(type(layer).__name__)
-    return None
+    name = type(layer).__name__
+    if isinstance(layer, _L.Layer) or not type(layer).__module__.startswith("keras."):
+        return None
+    if name == "Cast":  # what older Keras puts between layers of mixed precision
+        return IDENTITY if "float" in str(layer.dtype) else None
+    return STRUCTURE if name in _STRUCTURAL_OPERATIONS else _OPERATIONS.get(name)
 
 
 def rectifies(layer: Any) -> bool:
@@ -95,8 +103,7 @@ def not_negative(graph: ModelGraph) -> frozenset[int]:
         if kind == RECTIFIER or (kind == ACTIVATION and kernels.activation_name(step.layer) in _NOT_NEGATIVE):
             known.add(step.output)
         elif kind in (IDENTITY, STRUCTURE, MAX, AVERAGE, ADD, CONCATENATE) and known.issuperset(step.inputs):
-            # Bicubic interpolation overshoots; the others average.
-            if getattr(step.layer, "interpolation", "nearest") in ("nearest", "bilinear"):
+            if not _overshoots(step):
                 known.add(step.output)
     return frozenset(known)
 
@@ -121,4 +128,9 @@ def first_kernels(graph: ModelGraph, steps: Iterable[Step]) -> list[Step]:
 
 def is_before_kernels(step: Step) -> bool:
     """Whether a step leaves the input what it is, moved, padded or scaled."""
-    return kind_of(step) in (IDENTITY, STRUCTURE, NORMALIZATION, CONCATENATE)
+    return kind_of(step) in (IDENTITY, STRUCTURE, NORMALIZATION, CONCATENATE) and not _overshoots(step)
+
+
+def _overshoots(step: Step) -> bool:
+    """Whether it interpolates beyond the values that it is given."""
+    return getattr(step.layer, "interpolation", "nearest") not in ("nearest", "bilinear")

@@ -20,9 +20,9 @@ class LRP(backward.BackwardAnalyzer):
 
     The explained output's value is shared among the inputs of each step in
     turn. Dense layers and convolutions have the rule; a batch normalisation
-    has it too, as the diagonal linear step that it is; poolings that average,
-    and sums, share in proportion (the rule Z); activations pass relevance on
-    as it is; max poolings give it to the maximum.
+    has one of its own, as the diagonal linear step that it is; poolings that
+    average, and sums, share in proportion (the rule Z); activations pass
+    relevance on as it is; max poolings give it to the maximum.
 
     Args:
         model, neuron_selection_mode, output_layer: See
@@ -33,7 +33,9 @@ class LRP(backward.BackwardAnalyzer):
         input_layer_rule: Another rule for the first layers with weights: a
             name, a rule, or ``(low, high)``, the bounds of the input, for the
             rule z^B. A padding before the first convolution does not hide it.
-        bn_layer_rule: Another rule for batch normalisation.
+        bn_layer_rule: The rule of batch normalisation; None is "Z" here, and
+            in the named methods the rule of their Dense layers, unless they
+            say otherwise.
         until_layer_idx: With ``until_layer_rule``, which the layers of
             ``model.layers`` up to this index have.
         until_layer_rule: A name or rule.
@@ -74,6 +76,11 @@ class LRP(backward.BackwardAnalyzer):
                 raise ValueError(f"expected until_layer_idx below {len(model.layers)}, received {until_layer_idx}")
             self.until_rule = find_rule("until_layer_rule", until_layer_rule)
         self._early = set() if until_layer_idx is None else _layers_in(model.layers[: until_layer_idx + 1])
+        if until_layer_idx is not None and not any(s.linear and id(s.layer) in self._early for s in self.graph.steps):
+            raise ValueError(
+                f"expected until_layer_idx of a layer with weights or behind one, received {until_layer_idx}: up to "
+                f"{model.layers[until_layer_idx].name!r} there is none"
+            )
         self._first = {step.index for step in kinds.first_kernels(self.graph, self.graph.steps)}
         if input_layer_rule is not None and not self._first:
             raise ValueError("input_layer_rule is for the layers with weights at the input, and this model has none")
@@ -140,6 +147,8 @@ def find_rule(option: str, rule: Any) -> rules.Rule:
     Raises:
         ValueError: For an unknown name.
     """
+    if isinstance(rule, Bounded):
+        raise ValueError(f"expected {option} to be a rule for any layer; for bounds give input_layer_rule=(low, high)")
     if isinstance(rule, rules.Rule):
         return rule
     if not (isinstance(rule, str) and rule in RULES):

@@ -65,6 +65,8 @@ class PatternNet(backward.BackwardAnalyzer):
         self.options |= {"pattern_type": pattern_type, "verbose": verbose}
         self.patterns: dict[int, np.ndarray] = {}
         self._prepare()
+        if not any(step.linear for step in self.steps):
+            raise ValueError(f"{self.name!r} is for models with Dense layers or convolutions, and this one has none")
 
     def rule(self, step: Step) -> backward.Rule | None:
         kind = kinds.kind_of(step)
@@ -164,6 +166,8 @@ class PatternNet(backward.BackwardAnalyzer):
 
     def _of_step(self, step: Step, x: tf.Tensor, shift: tf.Tensor) -> list[tf.Tensor]:
         part = kernels.linear_part(step.layer)
+        if part.kernel.dtype.size < 4:  # half precision has no room for sums over a batch
+            part = part._replace(kernel=tf.cast(part.kernel, tf.float32), bias=tf.cast(part.bias, tf.float32))
         x = tf.cast(x, part.kernel.dtype)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(part.kernel)

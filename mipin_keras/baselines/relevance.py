@@ -49,6 +49,7 @@ class LRPEpsilon(_Named):
 
     def __init__(self, model: keras.Model, *, epsilon: float = 1e-7, bias: bool = True, **options: Any):
         one_of("bias", bias, (True, False))
+        epsilon = number("epsilon", epsilon, 0, above=True)
         super().__init__(model, rule=Epsilon(epsilon, bias), **options)
         self._keep_options(epsilon=epsilon, bias=bias)
 
@@ -196,6 +197,7 @@ class LRPSequentialPresetA(_Named):
     convolutions = "Alpha1Beta0"
 
     def __init__(self, model: keras.Model, *, epsilon: float = 0.1, **options: Any):
+        epsilon = number("epsilon", epsilon, 0, above=True)
         super().__init__(model, rule={"dense": Epsilon(epsilon), "conv": self.convolutions}, **options)
         self._keep_options(epsilon=epsilon)
 

@@ -116,6 +116,8 @@ class Epsilon(Rule):
 
     def __post_init__(self) -> None:
         number("epsilon", self.epsilon, 0, above=True)
+        if self.epsilon < np.finfo(np.float32).tiny:
+            raise ValueError(f"expected epsilon to be a number that float32 holds, received {self.epsilon!r}, 0 there")
 
     def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
         pulled = seen.pull(divided(_cast(signal, seen), _z(step, seen, self.bias), self.epsilon))

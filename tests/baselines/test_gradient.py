@@ -325,10 +325,13 @@ def test_bad_options_of_smoothgrad_are_refused(options, shown):
 def test_no_more_points_at_once_than_the_batch_size(name, option, n, batch_size, mode, monkeypatch):
     analyzer = create_analyzer(name, plain(), neuron_selection_mode=mode, **{option: 11})
     sizes, logits = [], []
-    # in place of the two traced functions, so that nothing else can carry points
+    # in place of the traced functions, so that nothing else can carry points
     monkeypatch.setattr(
-        analyzer, "_explain_given", lambda x, shares: sizes.append(len(x)) or (2.0 * x, tf.constant(True))
+        analyzer,
+        "_summed",
+        lambda x, shares, group: sizes.append(len(x) * len(group)) or (2.0 * x, tf.constant(True)),
     )
+    monkeypatch.setattr(analyzer, "_explain_given", None)
     monkeypatch.setattr(analyzer, "_explain_largest", None)
     monkeypatch.setattr(analyzer, "_logits", lambda x: logits.append(len(x)) or tf.eye(len(x), 4))
     x = samples((12,), n)

@@ -1,9 +1,10 @@
 """What kind of thing each step does, and what follows from it: signs, and which layers are the first."""
 
 import keras
+import numpy as np
 import pytest
 
-from mipin_keras import walk
+from mipin_keras import kernels, walk
 from mipin_keras.baselines import kinds
 from mipin_keras.baselines.kinds import first_kernels, kind_of, not_negative
 from mipin_keras.graph import ModelGraph
@@ -293,3 +294,51 @@ def test_only_the_steps_given_are_looked_at():
     graph = graph_of(ROW, lambda x: L.Dense(3, name="b")(L.Dense(3, name="a")(x)))
     assert [step.name for step in first_kernels(graph, graph.steps[1:])] == []
     assert [step.name for step in graph.steps if kinds.is_before_kernels(step)] == ["_flat"]
+
+
+def kind_behind(build):
+    """The kind of the last step before the head, of ``build`` on a Dense layer with a ReLU."""
+    x = keras.Input((4,))
+    y = build(L.Dense(3, activation="relu")(x))
+    return kinds.kind_of(ModelGraph(keras.Model(x, L.Dense(2)(y))).steps[-2])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda y: L.Maximum()([y, np.zeros((1, 3), "float32")]),
+        lambda y: L.Add()([y, np.full((1, 3), -1, "float32")]),
+        lambda y: keras.ops.maximum(y, 0.0),
+        lambda y: y + 1.0,
+        lambda y: keras.ops.cast(keras.ops.cast(y, "int32"), "float32"),
+    ],
+)
+def test_a_merge_with_a_constant_or_a_cast_to_integers_is_of_no_kind(build):
+    x = keras.Input((4,))
+    y = build(L.Dense(3, activation="relu")(x))
+    graph = ModelGraph(keras.Model(x, L.Dense(2)(y)))
+    assert None in [kinds.kind_of(step) for step in graph.steps]
+
+
+def test_a_subclass_that_changes_what_a_layer_computes_is_of_no_kind():
+    class Rectified(L.Add):
+        def _merge_function(self, inputs):
+            return keras.ops.relu(super()._merge_function(inputs))
+
+    class Doubled(L.Dense):
+        def __call__(self, *args, **kwargs):
+            return 2 * super().__call__(*args, **kwargs)
+
+    class Standardized(L.Conv2D):
+        def convolution_op(self, inputs, kernel):
+            return super().convolution_op(inputs, kernel - keras.ops.mean(kernel))
+
+    assert kind_behind(lambda y: Rectified()([y, L.Dense(3)(y)])) is None
+    assert not kernels.is_kernel_layer(Doubled(3)) and not kernels.is_kernel_layer(Standardized(3, 2))
+
+
+def test_bicubic_upsampling_leaves_the_bounds():
+    x = keras.Input((4, 4, 1))
+    y = L.Flatten()(L.Conv2D(2, 2)(L.UpSampling2D(2, interpolation="bicubic")(x)))
+    graph = ModelGraph(keras.Model(x, L.Dense(2)(y)))
+    assert kinds.first_kernels(graph, graph.steps) == []

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mipin_keras import walk
+from mipin_keras import create_analyzer, load_analyzer, walk
 from mipin_keras.analyzer import read_file
 from mipin_keras.baselines import BASELINES
 from mipin_keras.baselines.lrp import LRP
@@ -65,7 +65,6 @@ TABLE = [
     ("lrp", {"rule": "Z", "input_layer_rule": Epsilon(2.0)}, (Epsilon(2.0), Z(), Z(), Z())),
     ("lrp", {"rule": "Z", "bn_layer_rule": "AlphaBetaX2m100"}, (Z(), AlphaBetaX(), Z(), Z())),
     ("lrp", {"rule": "Z", "bn_layer_rule": Epsilon(2.0)}, (Z(), Epsilon(2.0), Z(), Z())),
-    ("lrp", {"rule": "Z", "until_layer_idx": 0, "until_layer_rule": "Flat"}, (Z(), Z(), Z(), Z())),
     ("lrp", {"rule": "Z", "until_layer_idx": 1, "until_layer_rule": "Flat"}, (Flat(), Z(), Z(), Z())),
     ("lrp", {"rule": "Z", "until_layer_idx": 4, "until_layer_rule": Epsilon()}, (Epsilon(), Z(), Epsilon(), Z())),
     ("lrp", {"rule": "Z", "until_layer_idx": 8, "until_layer_rule": "Flat"}, (Flat(), Z(), Flat(), Flat())),
@@ -577,3 +576,30 @@ def test_the_names_of_rules_are_all_taken():
     model = balanced(with_weights(keras.Sequential([keras.Input((4,)), L.Dense(3, name="dense1"), L.Dense(2)])))
     for name in RULES:
         assert type(by_name(LRP(model, rule=name))["dense1"]) is type(RULES[name]())
+
+
+def test_rules_and_indices_that_change_nothing_are_refused():
+    x = keras.Input((4,), name="x")
+    model = keras.Model(x, L.Dense(3)(x))
+    with pytest.raises(ValueError, match="up to 'x' there is none"):
+        create_analyzer("lrp", model, rule="Z", until_layer_idx=0, until_layer_rule="Flat")
+    with pytest.raises(ValueError, match=r"give input_layer_rule=\(low, high\)"):
+        create_analyzer("lrp", model, rule=Bounded(np.zeros(4), np.ones(4)))
+    with pytest.raises(ValueError, match="epsilon"):
+        create_analyzer("lrp.epsilon", model, epsilon=1e-50)
+
+
+def test_a_numpy_epsilon_can_be_saved(tmp_path):
+    model = keras.Sequential([keras.Input((4,)), L.Dense(3)])
+    analyzer = create_analyzer("lrp.epsilon", model, epsilon=np.float32(0.5))
+    assert load_analyzer(analyzer.save(tmp_path / "a.npz"), model).options["epsilon"] == 0.5
+
+
+def test_a_refusal_names_the_methods_that_take_each_layer():
+    x = keras.Input((4,))
+    y = L.Dense(3, activation="tanh")(x)
+    model = keras.Model(x, L.Dense(2)(L.BatchNormalization()(y)))
+    for name in ("deep_taylor", "guided_backprop", "pattern.net"):
+        with pytest.raises(ValueError, match=r"take 'lrp.z', 'lrp.epsilon', 'gradient'"):
+            create_analyzer(name, model)
+        create_analyzer("lrp.epsilon", model)

@@ -520,3 +520,28 @@ def test_a_mixed_float16_model(method):
     x = samples((6, 6, 2), 40)
     found = made(method, build("mixed_float16")).fit(x).analyze(x)
     assert found.dtype == np.float32 and close(found, made(method, build("float32")).fit(x).analyze(x), 0.05)
+
+
+def test_half_precision_models_sum_in_single_precision():
+    layers = [L.Conv2D(4, 3, activation="relu"), L.Flatten(), L.Dense(3, dtype="float32")]
+    found = {}
+    for policy in ("float32", "mixed_float16"):
+        keras.config.set_dtype_policy(policy)
+        try:
+            copies = [type(layer).from_config(layer.get_config() | {"dtype": policy}) for layer in layers[:-1]]
+        finally:
+            keras.config.set_dtype_policy("float32")
+        model = with_weights(keras.Sequential([keras.Input((28, 28, 1)), *copies, L.Dense(3)]))
+        x = 4 * np.random.default_rng(0).random((128, 28, 28, 1), np.float32)
+        found[policy] = create_analyzer("pattern.net", model, verbose=0).fit(x, batch_size=128).patterns
+    one, other = found["float32"], found["mixed_float16"]
+    assert all(np.isfinite(pattern).all() for pattern in other.values())
+    first, first_half = next(iter(one.values())), next(iter(other.values()))
+    assert np.abs(first - first_half).max() < 0.01 * np.abs(first).max()
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_model_without_weights_is_refused(method):
+    model = keras.Sequential([keras.Input((4, 4, 2)), L.GlobalAveragePooling2D()])
+    with pytest.raises(ValueError, match="this one has none"):
+        create_analyzer(method, model)
