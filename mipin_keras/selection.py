@@ -68,7 +68,9 @@ def fixed(mode: str, neuron_selection: Any, n: int, units: int) -> np.ndarray:
     except ValueError:  # lists of unequal lengths
         chosen = np.empty(0, object)
     if chosen.dtype.kind not in "iu" or chosen.ndim > 2 or (chosen.ndim == 2 and chosen.shape[1] != 1):
-        raise ValueError(f"expected integers as neuron_selection, one or a list of one a sample, received {neuron_selection!r}")
+        raise ValueError(
+            f"expected integers as neuron_selection, one or a list of one a sample, received {neuron_selection!r}"
+        )
     chosen = chosen.reshape(-1)
     if chosen.size not in (1, n):
         raise ValueError(f"expected neuron_selection to be an int or {n} of them, received {chosen.size}")
