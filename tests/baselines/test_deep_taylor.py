@@ -303,8 +303,8 @@ def test_layers_that_it_is_not_defined_for(layer, kind, options):
     assert message.startswith(f"{kind.name!r} is not defined for layer {layer}; ")
     for other in ("gradient", "input_t_gradient", "integrated_gradients", "smoothgrad", "mipin"):
         assert f"'{other}'" in message
-    smooth = any(name in layer for name in ("tanh", "sigmoid", "ReLU", "ELU"))
-    assert ("'lrp.epsilon'" in message) == smooth
+    lrp_takes = any(name in layer for name in ("tanh", "sigmoid", "ReLU", "ELU", "Subtract"))
+    assert ("'lrp.epsilon'" in message) == lrp_takes
 
 
 def test_a_head_of_softmax_or_sigmoid_is_left_off():
