@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 
@@ -107,56 +107,54 @@ class LRPAlphaBeta(_Named):
         self._keep_options(alpha=alpha, beta=beta, bias=bias)
 
 
-class LRPAlpha2Beta1(LRPAlphaBeta):
+class _FixedAlphaBeta(LRPAlphaBeta):
+    """The alpha-beta rule with its parameters fixed by the method's name."""
+
+    _fixed = frozenset({"rule", "alpha", "beta", "bias"})
+    _set: ClassVar[dict[str, Any]]
+
+    def __init__(self, model: keras.Model, **options: Any):
+        super().__init__(model, **self._set, **options)
+
+
+class LRPAlpha2Beta1(_FixedAlphaBeta):
     """LRP with the alpha-beta rule, alpha 2 and beta 1.
 
     Args, Raises: As :class:`LRP`, without ``rule``.
     """
 
     name = "lrp.alpha_2_beta_1"
-    _fixed = frozenset({"rule", "alpha", "beta", "bias"})
-
-    def __init__(self, model: keras.Model, **options: Any):
-        super().__init__(model, alpha=2.0, beta=1.0, **options)
+    _set: ClassVar[dict[str, Any]] = {"alpha": 2.0, "beta": 1.0}
 
 
-class LRPAlpha2Beta1IgnoreBias(LRPAlphaBeta):
+class LRPAlpha2Beta1IgnoreBias(_FixedAlphaBeta):
     """LRP with the alpha-beta rule, alpha 2 and beta 1, without biases.
 
     Args, Raises: As :class:`LRP`, without ``rule``.
     """
 
     name = "lrp.alpha_2_beta_1_IB"
-    _fixed = frozenset({"rule", "alpha", "beta", "bias"})
-
-    def __init__(self, model: keras.Model, **options: Any):
-        super().__init__(model, alpha=2.0, beta=1.0, bias=False, **options)
+    _set: ClassVar[dict[str, Any]] = {"alpha": 2.0, "beta": 1.0, "bias": False}
 
 
-class LRPAlpha1Beta0(LRPAlphaBeta):
+class LRPAlpha1Beta0(_FixedAlphaBeta):
     """LRP with the alpha-beta rule, alpha 1 and beta 0: positive contributions only.
 
     Args, Raises: As :class:`LRP`, without ``rule``.
     """
 
     name = "lrp.alpha_1_beta_0"
-    _fixed = frozenset({"rule", "alpha", "beta", "bias"})
-
-    def __init__(self, model: keras.Model, **options: Any):
-        super().__init__(model, alpha=1.0, beta=0.0, **options)
+    _set: ClassVar[dict[str, Any]] = {"alpha": 1.0, "beta": 0.0}
 
 
-class LRPAlpha1Beta0IgnoreBias(LRPAlphaBeta):
+class LRPAlpha1Beta0IgnoreBias(_FixedAlphaBeta):
     """LRP with the alpha-beta rule, alpha 1 and beta 0, without biases.
 
     Args, Raises: As :class:`LRP`, without ``rule``.
     """
 
     name = "lrp.alpha_1_beta_0_IB"
-    _fixed = frozenset({"rule", "alpha", "beta", "bias"})
-
-    def __init__(self, model: keras.Model, **options: Any):
-        super().__init__(model, alpha=1.0, beta=0.0, bias=False, **options)
+    _set: ClassVar[dict[str, Any]] = {"alpha": 1.0, "beta": 0.0, "bias": False}
 
 
 class LRPZPlus(LRPAlpha1Beta0IgnoreBias):
