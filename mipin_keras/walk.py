@@ -74,6 +74,8 @@ def backward(
     seen: Mapping[int, Any],
     signal: tf.Tensor,
     rule: Rule,
+    *,
+    keep: Iterable[int] = (),
 ) -> dict[int, tf.Tensor]:
     """Carry a signal from the output back over ``steps``.
 
@@ -87,16 +89,19 @@ def backward(
             signal at the step's input, or a tuple with one for each
             different input.
             What arrives at a tensor from several consumers is summed.
+        keep: Numbers of tensors whose signals are wanted too.
 
     Returns:
-        The signals at the tensors where the walk ended: those that no walked
-        step makes.
+        The signals at the tensors where the walk ended, those that no walked
+        step makes, and at those in ``keep`` that it came by.
     """
+    kept = set(keep)
     signals = {graph.output: signal}
     for step in reversed(list(steps)):
         if step.output not in signals:
             continue
-        arrived = rule(step, seen.get(step.index), signals.pop(step.output))
+        at_output = signals[step.output] if step.output in kept else signals.pop(step.output)
+        arrived = rule(step, seen.get(step.index), at_output)
         parts = arrived if isinstance(arrived, tuple) else (arrived,)
         for number, part in zip(dict.fromkeys(step.inputs), parts, strict=True):
             signals[number] = signals[number] + tf.cast(part, signals[number].dtype) if number in signals else part

@@ -10,11 +10,10 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import selection, walk
+from .. import kinds, selection, walk
 from ..analyzer import Analyzer
 from ..graph import Step
 from ..walk import Pass
-from . import kinds
 
 Rule = Callable[[Step, Pass, tf.Tensor], "tf.Tensor | tuple[tf.Tensor, ...]"]
 

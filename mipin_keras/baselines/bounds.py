@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .. import kinds
 from ..checks import array_like
 from ..graph import ModelGraph, Step
-from . import kinds
 
 
 class InputBounds:

@@ -9,10 +9,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .. import kinds
 from ..checks import one_of
 from ..graph import Step
 from ..walk import Pass
-from . import backward, kinds
+from . import backward
 from .bounds import InputBounds
 from .rules import AlphaBeta, Bounded, Z
 

@@ -8,10 +8,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kernels
+from .. import kernels, kinds
 from ..checks import one_of
 from ..graph import ModelGraph, Step
-from . import kinds
 from .backward import BackwardAnalyzer, Rule, pull
 
 _L = keras.layers

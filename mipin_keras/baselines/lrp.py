@@ -8,9 +8,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from .. import kinds
 from ..checks import whole
 from ..graph import Step
-from . import backward, kinds, rules
+from . import backward, rules
 from .bounds import InputBounds
 from .rules import RULES, Bounded, Z
 

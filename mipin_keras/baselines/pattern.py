@@ -10,12 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kernels, walk
+from .. import kernels, kinds, walk
 from ..analyzer import NotFittedError
 from ..checks import one_of
 from ..graph import Step
 from ..walk import Pass
-from . import backward, kinds
+from . import backward
 from .rules import applied
 
 PATTERN_TYPES = ("relu", "linear", "relu.negative")

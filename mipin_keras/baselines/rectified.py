@@ -7,10 +7,10 @@ from collections.abc import Callable
 import keras
 import tensorflow as tf
 
+from .. import kinds
 from ..checks import one_of
 from ..graph import Step
 from ..walk import Pass
-from . import kinds
 from .backward import BackwardAnalyzer, Rule, pull
 
 HEADS = ("output", "one")

@@ -6,8 +6,8 @@ import pytest
 
 from mipin_keras import create_analyzer
 from mipin_keras.baselines.bounds import InputBounds
-from mipin_keras.baselines.kinds import first_kernels
 from mipin_keras.graph import ModelGraph
+from mipin_keras.kinds import first_kernels
 from tests.networks import balanced, close, mlp, with_weights
 
 L = keras.layers

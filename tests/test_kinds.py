@@ -4,10 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from mipin_keras import kernels, walk
-from mipin_keras.baselines import kinds
-from mipin_keras.baselines.kinds import first_kernels, kind_of, not_negative
+from mipin_keras import kernels, kinds, walk
 from mipin_keras.graph import ModelGraph
+from mipin_keras.kinds import first_kernels, kind_of, not_negative
 from tests.networks import with_weights
 
 L, ops = keras.layers, keras.ops

@@ -7,8 +7,8 @@ from typing import Any
 
 import keras
 
-from .. import kernels
-from ..graph import ModelGraph, Step
+from . import kernels
+from .graph import ModelGraph, Step
 
 _L = keras.layers
 
