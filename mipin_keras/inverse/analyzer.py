@@ -16,6 +16,7 @@ from .network import InverseNetwork, Seen
 
 SAMPLES = ("all", "class")
 CONV_SOLVERS = ("closed_form", "trained")
+MERGES = ("channel", "full")
 
 
 class MIPIN(Analyzer):
@@ -42,9 +43,13 @@ class MIPIN(Analyzer):
             paper; never without ``forward_relu``.
         conv_solver: ``"closed_form"``, or ``"trained"`` with ``epochs`` of
             Adam as in the paper.
+        merge: How a tensor that several layers read is put together from what
+            each one's inverse makes of it: ``"channel"`` weighs them channel
+            by channel, ``"full"`` takes all channels of each for every
+            channel, which knows more and takes more time and memory.
         epochs: For ``conv_solver="trained"``; the paper's 20.
-        rows: About how many rows the closed form of a convolution takes of
-            all samples' positions, at random; None for every one.
+        rows: About how many rows the closed form of a convolution or a merge
+            takes of all samples' positions, at random; None for every one.
         seed: For the rows and for training.
         verbose: 0 silent, 1 a bar a pass and a line a layer, 2 a line a layer
             and class.
@@ -76,6 +81,7 @@ class MIPIN(Analyzer):
         forward_relu: bool = True,
         mask_input: bool | None = None,
         conv_solver: str = "closed_form",
+        merge: str = "channel",
         epochs: int = 20,
         rows: int | None = 1 << 17,
         seed: int = 0,
@@ -84,6 +90,7 @@ class MIPIN(Analyzer):
         super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
         one_of("samples", samples, SAMPLES)
         one_of("conv_solver", conv_solver, CONV_SOLVERS)
+        one_of("merge", merge, MERGES)
         one_of("forward_relu", forward_relu, (True, False))
         one_of("mask_input", mask_input, (True, False, None))
         one_of("verbose", verbose, (0, 1, 2))
@@ -103,13 +110,16 @@ class MIPIN(Analyzer):
             "classes": None if classes is None else self.classes,
             "forward_relu": forward_relu,
             "mask_input": mask_input,
+            "merge": merge,
             "verbose": verbose,
             **self._fit_options._asdict(),
         }
         if mask_input is None:
             mask_input = forward_relu and input_layer is not None
         start = self.graph.input if input_layer is None else self.graph.tensor_after(input_layer)
-        self.network = InverseNetwork(self.graph, start, forward_relu=forward_relu, mask_input=mask_input)
+        self.network = InverseNetwork(
+            self.graph, start, forward_relu=forward_relu, mask_input=mask_input, merge=merge
+        )
 
     def _check_classes(self, classes: Any) -> list[int]:
         if classes is None:
@@ -192,14 +202,16 @@ class MIPIN(Analyzer):
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         seen, shares = self._look(x, neuron_selection)
-        return self._gather(seen, shares, self.network.attribution)
+        return self._gather(
+            seen, shares, lambda part, c, share: self.network.attribution(part, c, share)[self.network.start]
+        )
 
     def _source_signal(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         seen, shares = self._look(x, neuron_selection)
         shares = shares / shares.sum(axis=1, keepdims=True)
 
         def explain(part: Seen, c: int, share: np.ndarray) -> tf.Tensor:
-            signal = self.network.source(part, c)
+            signal = self.network.source(part, c)[self.network.start]
             return signal if (share == 1).all() else signal * share.reshape(-1, *[1] * (len(signal.shape) - 1))
 
         return self._gather(seen, shares, explain)
@@ -246,12 +258,14 @@ class MIPIN(Analyzer):
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
         weights: dict[int, dict[int, Any]] = {}
         for c in about["fitted"]:
-            for step in self.network.learned:
-                shapes = self.network.regression(step).weight_shapes
-                found = tuple(arrays[f"{c}/{step.index}/{i}"] for i in range(len(shapes)))
+            for node in self.network.learned:
+                shapes = self.network.regression(node).weight_shapes
+                found = tuple(arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
                 if tuple(w.shape for w in found) != shapes:
-                    raise ValueError(f"weights of {step} have shapes {[w.shape for w in found]}, expected {shapes}")
-                weights.setdefault(c, {})[step.index] = tuple(tf.constant(w, tf.float32) for w in found)
+                    raise ValueError(
+                        f"weights of {node.name!r} have shapes {[w.shape for w in found]}, expected {shapes}"
+                    )
+                weights.setdefault(c, {})[node.index] = tuple(tf.constant(w, tf.float32) for w in found)
         self.network.weights, self.fit_report = weights, about["fit_report"]
 
 

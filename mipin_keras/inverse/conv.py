@@ -22,7 +22,7 @@ class ConvInverse(LearnedInverse):
     in. Strides, padding, dilation and groups are those of the layer.
     """
 
-    sampled = True
+    sampled = trainable = True
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
@@ -37,7 +37,9 @@ class ConvInverse(LearnedInverse):
         features = int(np.prod(self.windows.sizes)) * self.output_shape[-1] // self.groups
         return Ridge(features, self.input_shape[-1] // self.groups, self.groups)
 
-    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def design(
+        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         if self._table is None:
             self._table = self.windows.windows()
         channels, filters, groups = self.input_shape[-1], self.output_shape[-1], self.groups
@@ -59,11 +61,6 @@ class ConvInverse(LearnedInverse):
         groups, filters = self.groups, self.output_shape[-1]
         split = kernel.reshape(groups, -1, filters // groups, self.input_shape[-1] // groups)
         return split.transpose(1, 3, 0, 2).reshape(self.weight_shapes[0]), bias.reshape(-1)
-
-    def disassemble(self, weights: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-        groups, filters, channels = self.groups, self.output_shape[-1], self.input_shape[-1]
-        split = weights[0].reshape(-1, channels // groups, groups, filters // groups).transpose(2, 0, 3, 1)
-        return split.reshape(groups, -1, channels // groups), weights[1].reshape(groups, -1)
 
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return kernels.adjoint(self.layer, signal, weights[0], self.input_shape)

@@ -29,15 +29,14 @@ class DenseInverse(LearnedInverse):
     def regression(self) -> Ridge:
         return Ridge(*self.weight_shapes[0])
 
-    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def design(
+        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         features, targets = self.weight_shapes[0]
         return signal.numpy().reshape(1, -1, features), x.numpy().reshape(1, -1, targets)
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         return kernel[0], bias[0]
-
-    def disassemble(self, weights: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-        return weights[0][None], weights[1][None]
 
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         if signal.shape.rank == 2:
@@ -64,16 +63,15 @@ class ChannelInverse(LearnedInverse):
     def regression(self) -> Ridge:
         return Ridge(1, 1, groups=self.input_shape[-1])
 
-    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def design(
+        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         channels = self.input_shape[-1]
         features, targets = (np.ascontiguousarray(a.numpy().reshape(-1, channels).T)[..., None] for a in (signal, x))
         return features, targets
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         return kernel[:, 0, 0], bias[:, 0]
-
-    def disassemble(self, weights: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-        return weights[0][:, None, None], weights[1][:, None]
 
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return signal * weights[0]

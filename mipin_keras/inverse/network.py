@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
-from .. import walk
-from ..graph import ModelGraph, Step
+from ..graph import ModelGraph
 from .dense import DenseInverse
-from .rules import Inverse, LearnedInverse, Record, Weights, make_inverse
+from .plan import Node, make_plan
+from .rules import Inverse, LearnedInverse, Record, Weights
+
+# A fit looks at every learned layer in turn, and each time at another part of the model. What is traced for it is
+# traced in pieces of so many steps, of which only the last differs from one layer to the next.
+PIECE = 16
+
+Signals = dict[int, list[tf.Tensor]]
 
 
 class Seen(NamedTuple):
@@ -19,8 +25,8 @@ class Seen(NamedTuple):
 
     Attributes:
         logits: Shape ``(n, units)``.
-        records: What each walked step's inverse needs, by the step's index.
-        targets: Inputs of the learned steps that were asked for, likewise.
+        records: What each walked node's inverse needs, by the node's index.
+        targets: What the learned nodes that were asked for reconstruct, likewise.
     """
 
     logits: tf.Tensor
@@ -42,100 +48,124 @@ class InverseNetwork:
         start: Number of the tensor that the explanation goes down to.
         forward_relu: Whether activations mask the signal (section 4.2).
         mask_input: Whether the mask acts on tensor ``start`` too.
+        merge: How a tensor that several steps read is merged.
 
     Raises:
         ValueError: If steps have no inverse, naming all of them.
 
     Attributes:
-        steps: The steps walked, in topological order.
-        inverses: By the step's index.
-        learned: The steps to fit, from the top down.
+        nodes: What is walked, from the top down: the steps, and the tensors
+            at which several signals meet.
+        learned: Those of them to fit.
         weights: ``weights[c][index]`` of class c.
     """
 
-    def __init__(self, graph: ModelGraph, start: int, *, forward_relu: bool = True, mask_input: bool = False):
+    def __init__(
+        self,
+        graph: ModelGraph,
+        start: int,
+        *,
+        forward_relu: bool = True,
+        mask_input: bool = False,
+        merge: str = "channel",
+    ):
         self.graph = graph
         self.start = start
         self.mask_input = mask_input
-        self.steps = graph.between(start)
-        self.inverses = self._build(forward_relu)
-        self._regressions = {i: inverse for i, inverse in self.inverses.items() if isinstance(inverse, LearnedInverse)}
-        self.learned = [step for step in reversed(self.steps) if step.index in self._regressions]
+        self.nodes = make_plan(graph, start, {"forward_relu": forward_relu, "merge": merge})
+        self.learned = [node for node in self.nodes if node.inverse.learned]
         self.weights: dict[int, dict[int, Weights]] = {}
+        self._places = {node.index: place for place, node in enumerate(self.nodes)}
+        self._recorded = {node.step.index: node for node in self.nodes if node.step is not None}
         # A Dense head reads nothing but the explained logit; anything else
         # gets it at its place among zeros.
-        head = self.inverses[self.steps[-1].index]
+        head = self.nodes[0].inverse
         self.scalar = isinstance(head, DenseInverse)
         if isinstance(head, DenseInverse):
             head.read_from(1)
-        self._records: dict[int, tuple[tf.TensorSpec, ...]] | None = None
-        self._looks: dict[tuple, Any] = {}
-        self._walks: dict[tuple, Callable] = {}
+        self._traced: dict[tuple, Callable] = {}
 
-    def _build(self, forward_relu: bool) -> dict[int, Inverse]:
-        problems, inverses = [], {}
-        readers = self.graph.consumers()
-        for step in self.steps:
-            try:
-                inverses[step.index] = make_inverse(step, forward_relu=forward_relu)
-            except ValueError as problem:
-                problems.append(str(problem))
-        for number in (self.start, *(step.output for step in self.steps)):
-            if len(readers.get(number, ())) > 1:
-                names = ", ".join(map(str, readers[number]))
-                problems.append(f"{names} read the same tensor, and MIP-IN cannot merge several consumers yet")
-        if problems:
-            advice = "input_layer= stops the explanation at a layer above what cannot be inverted"
-            raise ValueError("; ".join([*dict.fromkeys(problems), advice]))
-        return inverses
+    @property
+    def inverses(self) -> dict[int, Inverse]:
+        """The inverse of each node, by its index."""
+        return {node.index: node.inverse for node in self.nodes}
 
-    def regression(self, step: Step) -> LearnedInverse:
-        """The inverse of a learned step."""
-        return self._regressions[step.index]
+    def regression(self, node: Node) -> LearnedInverse:
+        """The inverse of a learned node."""
+        if not isinstance(node.inverse, LearnedInverse):
+            raise TypeError(f"{node.name!r} has nothing to learn")
+        return node.inverse
 
     # Looking: the forward pass
 
-    def look(self, x: Any, upto: Step | None = None, targets: tuple[Step, ...] = ()) -> Seen:
+    def look(
+        self, x: Any, upto: Node | None = None, targets: tuple[Node, ...] = (), masks: Iterable[int] | None = None
+    ) -> Seen:
         """Run the model on a batch and keep what the inverses need.
 
         Args:
             x: Shape ``(n, ...)``, the model's input.
-            upto: Keep records of the steps behind this one only; None for all.
-            targets: Learned steps whose inputs to keep.
+            upto: Keep records of the nodes before this one, and of it; None for all.
+            targets: Learned nodes whose targets to keep.
+            masks: Numbers of tensors at which the signal is to be masked; None
+                for that at the start, if it is, where ``upto`` is None.
 
         Raises:
             ValueError: If the model's output is not finite.
         """
-        seen = Seen(*self._looker(upto, targets)(tf.convert_to_tensor(x)))
+        place = len(self.nodes) if upto is None else self._places[upto.index] + 1
+        records = frozenset(node.index for node in self.nodes[:place] if node.step is not None)
+        live = {self.graph.input: tf.convert_to_tensor(x)}
+        seen = Seen(tf.zeros(()), {}, {})
+        masked = frozenset(masks if masks is not None else [self.start] if upto is None and self.mask_input else [])
+        for low, high in self._forward_pieces(whole=upto is None):
+            live, found, reached, mask = self._looker(low, high, live, records, targets, masked)(live)
+            seen.records.update(found | mask)
+            seen.targets.update(reached)
+        seen = seen._replace(logits=live[self.graph.output])
         if not np.isfinite(seen.logits.numpy()).all():
             raise ValueError("the model's output is NaN or infinite on this input: look at its weights first")
         return seen
 
-    def _looker(self, upto: Step | None, targets: tuple[Step, ...]) -> Any:
-        key = (upto, targets)
-        if key not in self._looks:
-            model_input = self.graph.model.inputs[0]
-            spec = tf.TensorSpec((None, *self.graph.shapes[self.graph.input]), model_input.dtype)
+    def _forward_pieces(self, whole: bool) -> list[tuple[int, int]]:
+        count = len(self.graph.steps)
+        size = count if whole else PIECE
+        return [(low, min(low + size, count)) for low in range(0, count, size)]
+
+    def _looker(
+        self, low: int, high: int, live: Any, records: frozenset[int], targets: Any, masked: frozenset[int]
+    ) -> Callable:
+        """Steps ``low`` to ``high``: from the tensors alive before to those alive behind, records, targets, mask."""
+        steps = self.graph.steps[low:high]
+        made = {step.output for step in steps} | ({self.graph.input} if low == 0 else set())
+        recorded = [self._recorded[s.index] for s in steps if s.index in self._recorded]
+        recorded = [node for node in recorded if node.index in records]
+        # A target is complete once the last of its tensors is made.
+        reached = [node for node in targets if max(node.needs) in made]
+        masks = sorted(masked & made)
+        # All that something behind this piece still reads.
+        later = {number for step in self.graph.steps[high:] for number in step.inputs} | {self.graph.output}
+        later |= {number for node in targets if max(node.needs) > max(made) for number in node.needs}
+        alive = sorted(later.intersection(made | live.keys()))
+        key = (low, high, tuple(n.index for n in recorded), tuple(n.index for n in reached), *masks, None, *alive)
+        if key not in self._traced:
 
             # Without AutoGraph, which Keras does without too: it takes longer than all the rest of the tracing.
-            @tf.function(input_signature=[spec], autograph=False)
-            def look(x: tf.Tensor) -> tuple:
-                tensors = walk.forward(self.graph, x)
-                records = {
-                    step.index: self.inverses[step.index].record(tensors[step.inputs[0]], tensors[step.output])
-                    for step in self._behind(upto)
-                }
-                if upto is None and self.mask_input:
-                    records[-1] = (tensors[self.start] != 0,)
-                inputs = {step.index: tensors[step.inputs[0]] for step in targets}
-                return tensors[self.graph.output], records, inputs
+            @tf.function(input_signature=[self._specs(live)], autograph=False)
+            def look(live: dict[int, tf.Tensor]) -> tuple:
+                tensors = dict(live)
+                for step in steps:
+                    tensors[step.output] = step(tensors)
+                return (
+                    {number: tensors[number] for number in alive},
+                    {node.index: node.record(tensors) for node in recorded},
+                    {node.index: node.target(tensors) for node in reached},
+                    {mask_of(number): (tensors[number] != 0,) for number in masks},
+                )
 
             # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
-            self._looks[key] = look.get_concrete_function()
-        return self._looks[key]
-
-    def _behind(self, upto: Step | None) -> list[Step]:
-        return [step for step in self.steps if upto is None or step.index > upto.index]
+            self._traced[key] = look.get_concrete_function()
+        return self._traced[key]
 
     # Walking: from the logit down
 
@@ -144,56 +174,105 @@ class InverseNetwork:
         logit = tf.cast(seen.logits[:, unit : unit + 1], dtype)
         return logit if self.scalar else logit * tf.one_hot(unit, self.graph.units, dtype=dtype)
 
-    def descend(self, seen: Seen, unit: int, upto: Step, weights: dict[int, Weights]) -> tf.Tensor:
-        """The source signal at the output of ``upto``, in the dtype of ``weights`` (float64 if there are none)."""
+    def descend(self, seen: Seen, unit: int, upto: Node, weights: dict[int, Weights]) -> Any:
+        """What ``upto`` takes: the source signal at its output, or a tuple of those that meet there.
+
+        In the dtype of ``weights``, float64 if there are none.
+        """
         dtype = next((w[0].dtype for w in weights.values()), tf.float64)
-        used = {step.index: weights[step.index] for step in self.learned if step.index > upto.index}
-        records = {index: record for index, record in seen.records.items() if index > upto.index}
-        return self._walker(upto, dtype, linear=False)(self.signal(seen, unit, dtype), records, used)
+        place = self._places[upto.index]
+        signals: Signals = {self.graph.output: [self.signal(seen, unit, dtype)]}
+        for low in range(0, place, PIECE):
+            signals = self._walk(low, min(low + PIECE, place), signals, seen.records, weights, linear=False)
+        arrived = signals[upto.output]
+        return arrived[0] if upto.step is not None else tuple(arrived)
 
-    def source(self, seen: Seen, unit: int) -> tf.Tensor:
-        """The source signal of class ``unit`` at the start, ``(n, ...)`` float32."""
-        return self._walker(None, tf.float32, linear=False)(self.signal(seen, unit), seen.records, self.weights[unit])
+    def source(self, seen: Seen, unit: int, keep: Iterable[int] = ()) -> dict[int, tf.Tensor]:
+        """The source signals of class ``unit`` at the start and at the tensors in ``keep``, ``(n, ...)`` float32."""
+        return self._down(seen, unit, self.signal(seen, unit), keep, linear=False)
 
-    def attribution(self, seen: Seen, unit: int, shares: np.ndarray) -> tf.Tensor:
-        """The attribution of class ``unit`` at the start, ``(n, ...)`` float32.
+    def attribution(self, seen: Seen, unit: int, shares: np.ndarray, keep: Iterable[int] = ()) -> dict[int, tf.Tensor]:
+        """The attributions of class ``unit`` at the start and at the tensors in ``keep``, ``(n, ...)`` float32.
 
         Args:
             seen: From :meth:`look`.
             unit: A fitted class.
             shares: Shape ``(n,)``: the factor on each sample's logit.
+            keep: Numbers of tensors on the way.
         """
         signal = self.signal(seen, unit) * tf.cast(shares[:, None], tf.float32)
-        return self._walker(None, tf.float32, linear=True)(signal, seen.records, self.weights[unit])
+        return self._down(seen, unit, signal, keep, linear=True)
 
-    def _walker(self, upto: Step | None, dtype: Any, linear: bool) -> Callable:
-        key = (upto, dtype, linear)
-        if key not in self._walks:
-            steps = self._behind(upto)
+    def _down(self, seen: Seen, unit: int, signal: tf.Tensor, keep: Iterable[int], linear: bool) -> Any:
+        signals: Signals = {self.graph.output: [signal]}
+        kept = tuple(sorted({self.start, *keep}))
+        found = self._walk(0, len(self.nodes), signals, seen.records, self.weights[unit], linear, kept)
+        return {number: parts[0] for number, parts in found.items()}
 
-            def rule(step: Step, seen: Any, signal: tf.Tensor) -> tf.Tensor:
-                inverse = self.inverses[step.index]
-                apply = inverse.attribution if linear else inverse.source
-                return apply(signal, *seen)
+    def _walk(
+        self,
+        low: int,
+        high: int,
+        signals: Signals,
+        records: dict[int, Record],
+        weights: dict[int, Weights],
+        linear: bool,
+        keep: tuple[int, ...] = (),
+    ) -> Signals:
+        """Nodes ``low`` to ``high``: from the signals that wait before to those that wait behind, or in ``keep``."""
+        nodes = self.nodes[low:high]
+        indices = [node.index for node in nodes]
+        own = {index: records[index] for index in (*indices, *map(mask_of, keep)) if index in records}
+        used = {index: weights[index] for index in indices if index in weights}
+        dtype = next(iter(signals.values()))[0].dtype
+        key = (low, high, dtype, linear, keep, *(index for index in own if index < 0))
+        if key not in self._traced:
 
-            @tf.function(input_signature=self._signature(upto, dtype), autograph=False)
-            def run(signal: tf.Tensor, records: dict[int, Record], weights: dict[int, Weights]) -> tf.Tensor:
-                seen = {step.index: (records[step.index], weights.get(step.index, ())) for step in steps}
-                (result,) = walk.backward(self.graph, steps, seen, signal, rule).values()
-                return tf.where(records[-1][0], result, tf.zeros((), dtype)) if -1 in records else result
+            @tf.function(input_signature=[_specs(signals), _specs(own), _specs(used, whole=True)], autograph=False)
+            def walk(signals: Signals, records: dict[int, Record], weights: dict[int, Weights]) -> Signals:
+                return self._walked(nodes, signals, records, weights, linear, keep)
 
-            self._walks[key] = run.get_concrete_function()
-        return self._walks[key]
+            self._traced[key] = walk.get_concrete_function()
+        return self._traced[key](signals, own, used)
 
-    def _signature(self, upto: Step | None, dtype: Any) -> list:
-        """Open in the batch axis, so that no batch size is traced twice."""
-        if self._records is None:
-            _, records, _ = self._looker(None, ()).structured_outputs
-            self._records = tf.nest.map_structure(lambda t: tf.TensorSpec((None, *t.shape[1:]), t.dtype), records)
-        records = {i: specs for i, specs in self._records.items() if upto is None or i > upto.index}
-        weights = {
-            step.index: tuple(tf.TensorSpec(shape, dtype) for shape in self.regression(step).weight_shapes)
-            for step in self.learned
-            if upto is None or step.index > upto.index
-        }
-        return [tf.TensorSpec((None, 1 if self.scalar else self.graph.units), dtype), records, weights]
+    def _walked(
+        self, nodes: list[Node], given: Signals, records: Any, weights: Any, linear: bool, keep: tuple[int, ...]
+    ) -> Signals:
+        signals = {number: list(parts) for number, parts in given.items()}
+        kept: Signals = {}
+        for node in nodes:
+            arrived = signals.pop(node.output)
+            if node.step is not None and node.output in keep:
+                kept[node.output] = arrived
+            apply = node.inverse.attribution if linear else node.inverse.source
+            taken: Any = arrived[0] if node.step is not None else tuple(arrived)
+            result: Any = apply(taken, records.get(node.index, ()), weights.get(node.index, ()))
+            parts = result if node.inverse.merges else (result,)
+            for number, part in zip(node.inputs, parts, strict=True):
+                if number is not None:
+                    signals.setdefault(number, []).append(part)
+        if not keep:
+            return signals
+        kept[self.start] = signals[self.start]
+        for number, parts in kept.items():
+            if mask_of(number) in records:
+                (mask,) = records[mask_of(number)]
+                kept[number] = [tf.where(mask, part, tf.zeros((), part.dtype)) for part in parts]
+        return kept
+
+    def _specs(self, live: dict[int, tf.Tensor]) -> dict[int, tf.TensorSpec]:
+        return {n: tf.TensorSpec((None, *self.graph.shapes[n]), tensor.dtype) for n, tensor in live.items()}
+
+
+def mask_of(number: int) -> int:
+    """The index among the records of the mask [X != 0] of tensor ``number``; nodes' indices are not negative."""
+    return -1 - number
+
+
+def _specs(structure: Any, whole: bool = False) -> Any:
+    """The specs of tensors, open in the batch axis unless ``whole``, so that no batch size is traced twice."""
+
+    def spec(tensor: Any) -> tf.TensorSpec:
+        return tf.TensorSpec(tensor.shape if whole else (None, *tensor.shape[1:]), tensor.dtype)
+
+    return tf.nest.map_structure(spec, structure)

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
 # Rows are gathered into blocks before they go into the sums: one large matrix
 # product is many times faster than many thin ones.
 BLOCK_ROWS = 1024
+# A solution is found for so many targets at a time: of a layer with 25,088 of
+# them, a copy of everything would be many times 800 MB.
+SOLVE_COLUMNS = 4096
 _EPSILON = np.finfo(np.float64).eps
 
 
@@ -17,14 +22,19 @@ class Solution:
     """What a regression found.
 
     Attributes:
-        kernel: float64 of shape ``(groups, features, targets)``.
-        bias: float64 of shape ``(groups, targets)``.
+        kernel: Shape ``(groups, features, targets)``.
+        bias: Shape ``(groups, targets)``.
         rows: How many rows went in.
+        mse: The mean squared error of these weights on them, in squared units
+            of the targets.
+        variance: Of the targets (mean over groups and targets), likewise.
     """
 
     kernel: np.ndarray
     bias: np.ndarray
     rows: int
+    mse: float
+    variance: float
 
 
 class Ridge:
@@ -80,62 +90,89 @@ class Ridge:
         self._sums[1][:] += t.sum(axis=1)
         self.rows += f.shape[1]
 
-    def _centred(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-        """Centred Gram, cross and squares, and the means."""
+    def exchange(self, total: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
+        """Add up with the sums that other processes hold of other rows.
+
+        Args:
+            total: Sums arrays over all processes, each of which calls it.
+        """
         self._flush()
         if self._shifts is None:
-            raise ValueError("expected rows to fit an inverse from, received none; give more samples or larger rows=")
-        f, t = (total / self.rows for total in self._sums)
-        gram = self._gram - self.rows * f[:, :, None] * f[:, None, :]
-        cross = self._cross - self.rows * f[:, :, None] * t[:, None, :]
-        squares = np.maximum(self._squares - self.rows * t * t, 0.0)
-        return gram, cross, squares, self._shifts[0] + f, self._shifts[1] + t
+            self._shifts = tuple(np.zeros_like(part) for part in self._sums)
+        # All go over to one shift, the mean of theirs: (f - old) + (old - new) sums to what it would have been.
+        held = float(self.rows > 0)
+        f, t, hosts = total([held * self._shifts[0], held * self._shifts[1], np.array([held])])
+        shifts = f / max(hosts[0], 1), t / max(hosts[0], 1)
+        (a, b), (sum_f, sum_t) = (held * (old - new) for old, new in zip(self._shifts, shifts, strict=True)), self._sums
+        self._gram += sum_f[:, :, None] * a[:, None, :] + a[:, :, None] * sum_f[:, None, :]
+        self._gram += self.rows * a[:, :, None] * a[:, None, :]
+        self._cross += sum_f[:, :, None] * b[:, None, :] + a[:, :, None] * sum_t[:, None, :]
+        self._cross += self.rows * a[:, :, None] * b[:, None, :]
+        self._squares += 2 * sum_t * b + self.rows * b * b
+        sums = sum_f + self.rows * a, sum_t + self.rows * b
+        arrays = [self._gram, self._cross, self._squares, *sums, np.array([float(self.rows)])]
+        self._gram, self._cross, self._squares, sum_f, sum_t, rows = total(arrays)
+        self._sums, self._shifts, self.rows = (sum_f, sum_t), shifts, int(rows[0])
 
-    def solve(self, ridge: float) -> Solution:
-        """The weights, with ``ridge`` added to the unnormalised centred Gram.
+    def solve(self, ridge: float, dtype: Any = np.float64) -> Solution:
+        """The weights, with ``ridge`` added to the unnormalised centred Gram. Ends the sums.
+
+        In place and a slice of the targets at a time, as the sums of a large
+        layer leave no room for copies of them.
+
+        Args:
+            ridge: λ.
+            dtype: Of the weights; the error is measured of what this keeps.
 
         Raises:
             ValueError: If no rows came in, or if ``ridge`` is 0 and the
                 features do not determine the weights.
         """
-        gram, cross, _, mean_f, mean_t = self._centred()
-        kernel = np.empty_like(cross)
-        for g, matrix in enumerate(gram):
-            matrix.flat[:: len(matrix) + 1] += ridge
-            try:
-                # Refuses what solve() would answer with rounding errors. Without a ridge they can also make
-                # a pivot of 0 positive: what is left of a feature beside the others must stand out from them.
-                pivots = np.square(np.diagonal(np.linalg.cholesky(matrix)))
-                noise = 10 * len(matrix) * _EPSILON * np.diagonal(matrix) + self.rows * (_EPSILON * mean_f[g]) ** 2
-                if not ridge and (pivots <= noise).any():
-                    raise np.linalg.LinAlgError
-                kernel[g] = np.linalg.solve(matrix, cross[g])
-            except np.linalg.LinAlgError:
-                raise ValueError(
-                    f"{self._sizes[0]} features over {self.rows} rows do not determine an inverse with ridge={ridge}; "
-                    "give a larger ridge (the paper's is 1e-3) or more samples"
-                ) from None
-        bias = mean_t - np.einsum("gf,gft->gt", mean_f, kernel)
-        return Solution(kernel, bias, self.rows)
-
-    def error(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[float, float]:
-        """The error of any weights on the rows that came in, from the sums.
-
-        Args:
-            kernel, bias: As in :class:`Solution`.
-
-        Returns:
-            The mean squared error, and the variance of the targets that it
-            compares with (mean over groups and targets), in squared units of
-            the targets.
-        """
-        gram, cross, squares, mean_f, mean_t = self._centred()
-        kernel = kernel.astype(np.float64)
-        residual = np.einsum("gft,gft->", kernel, gram @ kernel) - 2.0 * np.einsum("gft,gft->", kernel, cross)
-        offset = mean_t - np.einsum("gf,gft->gt", mean_f, kernel) - bias
-        total = squares.sum() + residual + self.rows * np.square(offset).sum()
+        self._flush()
+        if self._shifts is None or not self.rows:
+            raise ValueError("expected rows to fit an inverse from, received none; give more samples or larger rows=")
+        f, t = (total / self.rows for total in self._sums)
+        means = self._shifts[0] + f, self._shifts[1] + t
+        squares = np.maximum(self._squares - self.rows * t * t, 0.0)
+        gram = self._gram
+        gram -= self.rows * f[:, :, None] * f[:, None, :]
+        diagonal = np.einsum("gff->gf", gram)  # a view
+        without = diagonal.copy()
+        diagonal += ridge
+        self._check(gram, ridge, means[0])
+        kernel, residual = np.empty(self._cross.shape, dtype), 0.0
+        for low in range(0, kernel.shape[2], SOLVE_COLUMNS):
+            part = slice(low, low + SOLVE_COLUMNS)
+            cross = self._cross[:, :, part]
+            cross -= self.rows * f[:, :, None] * t[:, None, part]
+            diagonal[:] = without + ridge
+            kernel[:, :, part] = np.linalg.solve(gram, cross)
+            diagonal[:] = without
+            kept = kernel[:, :, part].astype(np.float64, copy=False)
+            residual += float(np.einsum("gft,gft->", kept, gram @ kept))
+            residual -= 2.0 * float(np.einsum("gft,gft->", kept, cross))
+        offset = means[1] - np.einsum("gf,gft->gt", means[0], kernel, dtype=np.float64)
+        bias = offset.astype(dtype)
+        error = squares.sum() + residual + self.rows * np.square(offset - bias).sum()
         count = self.rows * squares.size
-        return float(max(total, 0.0) / count), float(squares.sum() / count)
+        return Solution(kernel, bias, self.rows, float(max(error, 0.0) / count), float(squares.sum() / count))
+
+    def _check(self, gram: np.ndarray, ridge: float, means: np.ndarray) -> None:
+        """Raise unless the features determine the weights: solve() would answer with rounding errors."""
+        try:
+            pivots = np.square(np.einsum("gff->gf", np.linalg.cholesky(gram)))
+        except np.linalg.LinAlgError:
+            pivots = np.zeros_like(means)
+        # Without a ridge rounding can also make a pivot of 0 positive: what is left of a feature beside the others
+        # must stand out from it.
+        noise: Any = 0.0
+        if not ridge:
+            noise = 10 * gram.shape[1] * _EPSILON * np.einsum("gff->gf", gram) + self.rows * (_EPSILON * means) ** 2
+        if (pivots <= noise).any():
+            raise ValueError(
+                f"{self._sizes[0]} features over {self.rows} rows do not determine an inverse with ridge={ridge}; "
+                "give a larger ridge (the paper's is 1e-3) or more samples"
+            )
 
 
 class Squares:

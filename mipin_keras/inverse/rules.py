@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from .. import kernels
 from ..graph import Step
-from .ridge import Ridge, Solution
+from .ridge import Ridge
 
 Record = tuple[tf.Tensor, ...]
 Weights = tuple[tf.Tensor, ...]
@@ -29,19 +29,30 @@ class Inverse:
             ``self.input_shape`` and ``self.output_shape`` its shapes without
             the batch axis.
         forward_relu: Whether activations mask the signal (section 4.2).
+        merge: How a tensor that several steps read is merged: ``"channel"``
+            or ``"full"``.
+        gate: Number of the tensor that gates this multiplication, or None.
 
     Attributes:
         learned: Whether it has weights to fit, one set a class.
+        merges: Whether the step has several inputs: then ``x`` in
+            :meth:`record` is a tuple of them, each different one once, and
+            :meth:`source` and :meth:`attribution` return such a tuple.
     """
 
     learned = False
+    merges = False
 
-    def __init__(self, step: Step, *, forward_relu: bool = True):
+    def __init__(self, step: Step, *, forward_relu: bool = True, merge: str = "channel", gate: int | None = None):
         self.step = step
         self.layer = step.layer
         self.input_shape = step.input_shape
         self.output_shape = step.output_shape
         self.forward_relu = forward_relu
+
+    def carries(self, numbers: tuple[int, ...]) -> tuple[int | None, ...]:
+        """The numbers of the step's different inputs, with None for one that gets no signal, such as a gate."""
+        return numbers
 
     def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
         """What of the forward pass the inverse needs: per-sample tensors, nothing by default.
@@ -75,10 +86,12 @@ class LearnedInverse(Inverse):
         weight_shapes: Shapes of the weights that :meth:`assemble` returns.
         positions: Rows of the regression that one sample gives.
         sampled: Whether a fit may take a random part of these positions.
+        trainable: Whether ``conv_solver="trained"`` trains it.
     """
 
     learned = True
     sampled = False
+    trainable = False
     positions = 1
     weight_shapes: tuple[tuple[int, ...], ...]
 
@@ -86,13 +99,25 @@ class LearnedInverse(Inverse):
         """Fresh sums of the right size."""
         raise NotImplementedError
 
-    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def target(self, x: Any) -> tf.Tensor:
+        """What is reconstructed, from what :meth:`record` gets: the input."""
+        return x
+
+    def reconstruction(self, source: Any) -> tf.Tensor:
+        """What of :meth:`source`'s result stands beside :meth:`target`."""
+        return source
+
+    def design(
+        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the regression.
 
         Args:
-            signal: Source signal at the output, ``(n, *output_shape)``.
-            x: The step's input, ``(n, *input_shape)``.
+            signal: Source signal at the output, ``(n, *output_shape)``; a
+                tuple of them where several arrive at one tensor.
+            x: What :meth:`target` gave, ``(n, ...)``.
             positions: int of shape ``(n, r)``, or None for all.
+            record: What :meth:`record` gave.
 
         Returns:
             Features ``(groups, rows, features)`` and targets
@@ -104,28 +129,20 @@ class LearnedInverse(Inverse):
         """The weights from a solution's kernel and bias."""
         raise NotImplementedError
 
-    def disassemble(self, weights: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-        """A solution's kernel and bias from the weights."""
-        raise NotImplementedError
-
-    def solved(self, solution: Solution) -> tuple[np.ndarray, ...]:
-        """The weights in float32, as they are kept."""
-        return tuple(w.astype(np.float32) for w in self.assemble(solution.kernel, solution.bias))
 
 
 _INVERSES: dict[type, type[Inverse] | Callable[..., Inverse]] = {}
-# Known layers that some settings make non-invertible say so themselves; these
-# are known and not yet invertible at all.
-_LATER = (
-    keras.layers.Add,
-    keras.layers.Subtract,
-    keras.layers.Multiply,
-    keras.layers.Average,
-    keras.layers.Maximum,
-    keras.layers.Minimum,
-    keras.layers.Concatenate,
-    keras.layers.Dot,
-)
+_MERGES: dict[type | str, type[Inverse]] = {}
+
+
+def register_merge(*layer_types: type, operations: tuple[str, ...] = ()) -> Callable[[type], type]:
+    """Class decorator: use this :class:`Inverse` for layers and ``keras.ops`` that merge several tensors."""
+
+    def register(inverse: type) -> type:
+        _MERGES.update(dict.fromkeys((*layer_types, *operations), inverse))
+        return inverse
+
+    return register
 
 
 def register_inverse(*layer_types: type) -> Callable[[type[Inverse]], type[Inverse]]:
@@ -173,12 +190,27 @@ def find_inverse(layer: Any) -> type[Inverse] | Callable[..., Inverse] | None:
     return None
 
 
+def find_merge(step: Step) -> type[Inverse] | None:
+    """The inverse of a step that merges several tensors; None where there is none, or constants are among them."""
+    layer = step.layer
+    own = find_inverse(layer)
+    if getattr(own, "merges", False):  # a user's
+        return own
+    if len(keras.tree.flatten(step.arguments[0])) != len(step.inputs):
+        return None
+    for base in type(layer).__mro__:
+        if base in _MERGES:
+            return None if kernels.overrides_call(layer, base) else _MERGES[base]
+    if isinstance(layer, keras.layers.Layer) or not type(layer).__module__.startswith("keras."):
+        return None
+    return _MERGES.get(type(layer).__name__)
+
+
 def refusal(step: Step) -> str:
     """Why a step has no inverse, and what to do about it."""
-    if isinstance(step.layer, _LATER) or len(step.inputs) != 1:
-        return f"layer {step} merges several tensors, which MIP-IN cannot invert yet"
     return (
-        f"MIP-IN knows no inverse for layer {step}, defined in {type(step.layer).__module__}; write one and register "
+        f"MIP-IN knows no inverse for layer {step}, defined in {type(step.layer).__module__}"
+        f"{' and called on several tensors' if len(step.inputs) > 1 else ''}; write one and register "
         f"it with @mipin_keras.register_inverse({type(step.layer).__name__}), or stop the explanation above it with "
         "input_layer="
     )
@@ -190,10 +222,10 @@ def make_inverse(step: Step, **options: Any) -> Inverse:
     Raises:
         ValueError: If there is none, or the layer's settings have none.
     """
-    inverse = find_inverse(step.layer)
-    if inverse is None or len(step.inputs) != 1:
+    inverse = find_inverse(step.layer) if len(step.inputs) == 1 else find_merge(step)
+    if inverse is None:
         raise ValueError(refusal(step))
-    if not all(isinstance(size, int) for size in (*step.input_shape, *step.output_shape)):
+    if not all(isinstance(size, int) for shape in (*step.input_shapes, step.output_shape) for size in shape):
         raise ValueError(
             f"expected layer {step} to have a static shape, received {step.input_shape}; build the model with a "
             "fixed keras.Input shape"

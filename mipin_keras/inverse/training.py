@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..graph import Step
+from .plan import Node
 from .ridge import Squares
 from .rules import LearnedInverse
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from .fitting import Fitting
 
 
-def train(fitting: Fitting, step: Step, inverse: LearnedInverse) -> None:
-    """Train a step's inverse for every class of a fit (section 6.1.2: E epochs).
+def train(fitting: Fitting, node: Node, inverse: LearnedInverse) -> None:
+    """Train a node's inverse for every class of a fit (section 6.1.2: E epochs).
 
     The batches are the data's, in its order. The paper names neither the
     optimizer nor its rate; these are Keras' Adam as it comes, from the
@@ -29,20 +29,17 @@ def train(fitting: Fitting, step: Step, inverse: LearnedInverse) -> None:
     """
     network, options = fitting.network, fitting.options
     models = {c: _Trainee(inverse, options.seed + 1000003 * c) for c in fitting.classes}
-    above = {
-        c: {i: tuple(tf.cast(w, tf.float32) for w in ws) for i, ws in fitting.weights(c).items()}
-        for c in fitting.classes
-    }
+    above = {c: fitting.fitted(c) for c in fitting.classes}
 
     def each_batch() -> Any:
         for x in fitting.passing():
-            seen = network.look(x, step, (step,))
+            seen = network.look(x, node, (node,))
             for c in fitting.classes:
                 chosen = np.flatnonzero(fitting.members(seen, c))
                 if len(chosen):
                     part = seen.rows(chosen)
-                    signal = network.descend(part, c, step, above[c])  # float64 where nothing is fitted above
-                    yield c, tf.cast(signal, tf.float32), tf.cast(part.targets[step.index], tf.float32)
+                    signal = network.descend(part, c, node, above[c])  # float64 where nothing is fitted above
+                    yield c, tf.cast(signal, tf.float32), tf.cast(part.targets[node.index], tf.float32)
 
     for epoch in range(options.epochs):
         losses = [float(models[c].fit(signal, x)) for c, signal, x in each_batch()]
@@ -54,7 +51,7 @@ def train(fitting: Fitting, step: Step, inverse: LearnedInverse) -> None:
     for c in fitting.classes:
         if not squares[c].samples:
             raise ValueError(fitting.empty(c))
-        fitting.keep(step, c, models[c].weights, *squares[c].error(), squares[c].rows)
+        fitting.keep(node, c, models[c].weights, *squares[c].error(), squares[c].rows)
 
 
 class _Trainee:

@@ -8,8 +8,9 @@ import tensorflow as tf
 import mipin_keras
 from mipin_keras import walk
 from mipin_keras.graph import ModelGraph
+from mipin_keras.inverse import network as network_module
 from mipin_keras.inverse.network import InverseNetwork
-from tests.networks import close, cnn, layers_of, mlp, samples, with_weights
+from tests.networks import close, cnn, layers_of, mlp, residual, samples, with_weights
 from tests.reference import Algorithm1
 
 L = keras.layers
@@ -147,12 +148,12 @@ def test_look_keeps_what_was_asked_for():
     model, x = cnn(), samples((7, 6, 2), 5)
     graph = ModelGraph(model)
     network = InverseNetwork(graph, graph.input)
-    conv, relu, pool, _, head = graph.steps
+    head, _, pool, relu, conv = network.nodes
     seen = network.look(x)
     np.testing.assert_allclose(seen.logits, model(x), rtol=1e-5)
-    assert seen.targets == {} and set(seen.records) == {step.index for step in graph.steps}
+    assert seen.targets == {} and set(seen.records) == {node.index for node in network.nodes}
     seen = network.look(x, pool, (head, conv))
-    assert set(seen.records) == {graph.steps[3].index, head.index}
+    assert set(seen.records) == {node.index for node in network.nodes[:3]}
     assert set(seen.targets) == {head.index, conv.index}
     np.testing.assert_array_equal(seen.targets[conv.index], x)
     part = network.look(x).rows(np.array([3, 1]))
@@ -162,38 +163,61 @@ def test_look_keeps_what_was_asked_for():
     )
 
 
+def filled(network, unit, dtype=tf.float32):
+    """Weights of one class, all 0.1."""
+    network.weights[unit] = {
+        node.index: tuple(tf.fill(shape, tf.constant(0.1, dtype)) for shape in network.regression(node).weight_shapes)
+        for node in network.learned
+    }
+    return network.weights[unit]
+
+
 def test_no_batch_size_is_traced_twice(monkeypatch):
     traced = []
+    concrete = tf.function
 
-    def counted(name):
-        function = getattr(walk, name)
-        return lambda *args: traced.append(name) or function(*args)
+    def counted(function=None, **options):
+        return lambda f: traced.append(f.__name__) or concrete(f, **options)
 
-    for name in ("forward", "backward"):
-        monkeypatch.setattr(walk, name, counted(name))
-    graph = ModelGraph(mlp())
+    monkeypatch.setattr(tf, "function", counted)
+    graph = ModelGraph(residual())
     network = InverseNetwork(graph, graph.input)
-    network.weights[0] = {
-        step.index: tuple(tf.ones(shape) for shape in network.regression(step).weight_shapes)
-        for step in network.learned
-    }
+    filled(network, 0)
     for n in (1, 2, 5, 3):
-        assert network.source(network.look(samples((12,), n)), 0).shape == (n, 12)
-    assert traced == ["forward", "backward"]
+        assert network.source(network.look(samples((7, 6, 2), n)), 0)[network.start].shape == (n, 7, 6, 2)
+    assert [name for name in traced if not name.startswith("_")] == ["look", "walk"]  # Keras traces some of its own
+
+
+@pytest.mark.parametrize("make", [cnn, residual])
+def test_pieces_change_nothing(make, monkeypatch):
+    """The walk of a fit, in pieces, passes by what the one of an analysis does at once."""
+    graph, x = ModelGraph(make()), samples((7, 6, 2), 4)
+    found = []
+    for piece in (1, 2, 3, 100):
+        monkeypatch.setattr(network_module, "PIECE", piece)
+        network = InverseNetwork(graph, graph.input)
+        weights = filled(network, 1)
+        signals = []
+        for node in network.learned:
+            seen = network.look(x, node, (node,))
+            tensor = walk.forward(graph, tf.constant(x))
+            np.testing.assert_allclose(seen.targets[node.index], node.target(tensor), rtol=1e-5, atol=1e-6)
+            signals += tf.nest.flatten(network.descend(seen, 1, node, weights))
+        found.append(signals)
+    for signals in found[1:]:
+        for a, b in zip(signals, found[0], strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_the_fits_walk_is_in_float64_and_the_analysis_in_float32():
     graph = ModelGraph(mlp())
     network = InverseNetwork(graph, graph.input)
-    weights = {
-        step.index: tuple(tf.ones(shape, tf.float64) for shape in network.regression(step).weight_shapes)
-        for step in network.learned
-    }
     seen = network.look(samples((12,), 3))
-    assert network.descend(seen, 1, graph.steps[0], weights).dtype == tf.float64
-    assert network.descend(seen, 1, graph.steps[-1], {}).dtype == tf.float64
-    network.weights[1] = {i: tuple(tf.cast(w, tf.float32) for w in ws) for i, ws in weights.items()}
-    assert network.source(seen, 1).dtype == network.attribution(seen, 1, np.ones(3)).dtype == tf.float32
+    assert network.descend(seen, 1, network.nodes[-1], filled(network, 1, tf.float64)).dtype == tf.float64
+    assert network.descend(seen, 1, network.nodes[0], {}).dtype == tf.float64
+    filled(network, 1)
+    for found in (network.source(seen, 1), network.attribution(seen, 1, np.ones(3))):
+        assert found[network.start].dtype == tf.float32
 
 
 def test_a_fit_walks_in_float64_and_keeps_float32(monkeypatch):

@@ -1,8 +1,11 @@
 """Streamed ridge regression against the normal equations in float64."""
 
+import copy
+
 import numpy as np
 import pytest
 
+from mipin_keras.inverse import ridge as ridge_module
 from mipin_keras.inverse.ridge import BLOCK_ROWS, Ridge, Squares
 from tests.networks import close
 from tests.reference import ridge as least_squares
@@ -80,26 +83,58 @@ def test_shapes_and_memory_do_not_depend_on_the_rows(rng):
     assert (found.kernel.shape, found.bias.shape, found.rows) == ((2, 5, 3), (2, 3), 10_000)
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.float32])
 @pytest.mark.parametrize("mean", [0.0, 50.0])
-def test_error_is_that_of_a_direct_sum_for_any_weights(mean, rng):
+def test_error_is_that_of_a_direct_sum_with_the_weights_as_they_are_kept(mean, dtype, rng):
     f, t = data(rng, 300, mean=mean)
-    sums = streamed(f, t, [100, 200])
-    found = sums.solve(1e-3)
-    for kernel, bias in [
-        (found.kernel, found.bias),
-        (np.zeros_like(found.kernel), np.zeros_like(found.bias)),
-        (rng.normal(size=found.kernel.shape), rng.normal(size=found.bias.shape)),
-    ]:
-        mse, variance = sums.error(kernel, bias)
-        assert mse == pytest.approx(np.square(t - f @ kernel - bias[:, None]).mean(), rel=1e-8)
-        assert variance == pytest.approx(t.var(axis=1).mean(), rel=1e-8)
+    found = streamed(f, t, [100, 200]).solve(10.0, dtype)
+    assert found.kernel.dtype == found.bias.dtype == dtype
+    kernel, bias = found.kernel.astype(float), found.bias.astype(float)
+    assert found.mse == pytest.approx(np.square(t - f @ kernel - bias[:, None]).mean(), rel=1e-8)
+    assert found.variance == pytest.approx(t.var(axis=1).mean(), rel=1e-8)
 
 
 def test_a_perfect_fit_has_no_negative_error(rng):
     f = rng.normal(1e3, 1, (1, 50, 2))
-    sums = streamed(f, f @ np.ones((1, 2, 1)), [50])
-    mse, _ = sums.error(np.ones((1, 2, 1)), np.zeros((1, 1)))
-    assert 0 <= mse < 1e-8
+    assert 0 <= streamed(f, f @ np.ones((1, 2, 1)), [50]).solve(1e-9).mse < 1e-8
+
+
+def test_many_targets_are_solved_a_slice_at_a_time(rng, monkeypatch):
+    f, t = data(rng, 200, targets=7)
+    whole = streamed(f, t, [200]).solve(0.1)
+    monkeypatch.setattr(ridge_module, "SOLVE_COLUMNS", 3)
+    sliced = streamed(f, t, [200]).solve(0.1)
+    assert close(sliced.kernel, whole.kernel, 1e-12) and close(sliced.bias, whole.bias, 1e-12)
+    assert sliced.mse == pytest.approx(whole.mse, rel=1e-9) and sliced.variance == whole.variance
+
+
+@pytest.mark.parametrize("shares", [(120, 80), (200, 0), (0, 150, 50)])
+def test_processes_that_exchange_their_sums_find_what_one_finds_alone(shares, rng):
+    f, t = data(rng, 200, mean=1e3)
+    wanted = streamed(f, t, [200]).solve(1e-3)
+    ends = np.cumsum(shares)
+    parts = [streamed(f[:, e - n : e], t[:, e - n : e], [n]) for n, e in zip(shares, ends, strict=True)]
+    # Every process asks for two totals, one after the other; what each gave is known before any gets an answer.
+    asked = [[], []]
+    for call in (0, 1):
+        for part in parts:
+            answers = iter([[sum(a) for a in zip(*asked[k], strict=True)] for k in range(call)])
+
+            def total(arrays, answers=answers, call=call):
+                answer = next(answers, None)
+                if answer is None:
+                    asked[call].append([np.array(a) for a in arrays])
+                    raise StopIteration
+                return answer
+
+            with pytest.raises(StopIteration):
+                copy.deepcopy(part).exchange(total)
+    for part in parts:
+        answers = iter([[sum(a) for a in zip(*given, strict=True)] for given in asked])
+        part.exchange(lambda arrays, answers=answers: next(answers))
+        found = part.solve(1e-3)
+        assert found.rows == 200 and close(found.kernel, wanted.kernel, 1e-8) and close(found.bias, wanted.bias, 1e-8)
+        assert found.mse == pytest.approx(wanted.mse, rel=1e-6)
 
 
 @pytest.mark.parametrize("value", [0.0, 3.0, 0.1, 1e5 / 3])
