@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 from typing import Any
 
 import keras
-import numpy as np
 
-from . import kernels
+from . import fingerprint, kernels, separable
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,6 +101,7 @@ class ModelGraph:
         self._steps: list[Step] = []
         self._names: set[str] = set()
         self._ends: dict[str, int] = {}
+        self._parts: dict[int, list[tuple[str, Any]]] = {}
         last = self._read(model, [0], "")[0]
         if output_layer is not None:
             last = self.tensor_after(output_layer)
@@ -158,16 +157,7 @@ class ModelGraph:
 
     def fingerprint(self) -> str:
         """A hash of the model's architecture and weights."""
-        digest = hashlib.blake2b(digest_size=16)
-        for step in self._steps:
-            # Not the names: Keras numbers them by what else the process has built.
-            kind = (type(step.layer).__name__, kernels.activation_name(step.layer))
-            digest.update(repr((kind, step.inputs, step.output_shape, kernels.settings(step.layer))).encode())
-        for variable in self.model.weights:
-            array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
-            digest.update(repr((array.shape, array.dtype.str)).encode())
-            digest.update(array.tobytes())
-        return digest.hexdigest()
+        return fingerprint.fingerprint(self._steps, self.model.weights)
 
     # Reading the model
 
@@ -235,9 +225,17 @@ class ModelGraph:
         if len(made) != 1:
             raise ValueError(f"expected layers with one output, received {name!r} with {len(made)}")
         shape = tuple(made[0].shape[1:])
-        if not kernels.is_kernel_layer(layer):
+        if id(layer) not in self._parts:  # a shared layer has one set of them
+            self._parts[id(layer)] = separable.linear_steps(layer)
+        parts = self._parts[id(layer)]
+        if not parts:
             return self._add(layer, name, False, inputs, shape, arguments)
-        number = self._add(layer, name, True, inputs, shape, arguments)
+        number = inputs[0]
+        for part_name, part in parts:
+            # The part of a separable convolution is never called as a layer: what it makes is asked of it.
+            made_shape = shape if part is layer else part.compute_output_shape((None, *self.shapes[number]))[1:]
+            full = self._unique(name + part_name) if part_name else name
+            number = self._add(part, full, True, [number], tuple(made_shape), arguments)
         activation = getattr(layer, "activation", None)
         if kernels.function_name(activation) == "linear":
             return number

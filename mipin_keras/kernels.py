@@ -1,7 +1,8 @@
 """A layer's linear part, its adjoint and its geometry: the numerics that all rules share.
 
 A *kernel layer* is one whose work is ``activation(linear(x) + bias)``: Dense
-and the convolutions. Everything here is channels_last.
+and the convolutions, depthwise and transposed ones too. Everything here is
+channels_last.
 """
 
 from __future__ import annotations
@@ -18,41 +19,24 @@ import numpy as np
 import tensorflow as tf
 
 CONVOLUTIONS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Conv3D)
+DEPTHWISE = (keras.layers.DepthwiseConv1D, keras.layers.DepthwiseConv2D)
+TRANSPOSED = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose, keras.layers.Conv3DTranspose)
 MAX_POOLINGS = (keras.layers.MaxPooling1D, keras.layers.MaxPooling2D, keras.layers.MaxPooling3D)
 AVERAGE_POOLINGS = (keras.layers.AveragePooling1D, keras.layers.AveragePooling2D, keras.layers.AveragePooling3D)
-KERNEL_LAYERS = (keras.layers.Dense, *CONVOLUTIONS)
+KERNEL_LAYERS = (keras.layers.Dense, *CONVOLUTIONS, *DEPTHWISE, *TRANSPOSED)
 
-# Elementwise functions of keras.activations: what comes out of one unit
+# Elementwise functions of keras.activations, and PReLU: what comes out of one unit
 # depends on what goes into that unit alone.
 ELEMENTWISE = frozenset(
     {
         "celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh",
-        "leaky_relu", "linear", "log_sigmoid", "mish", "relu", "relu6", "selu", "sigmoid", "silu",
+        "leaky_relu", "linear", "log_sigmoid", "mish", "prelu", "relu", "relu6", "selu", "sigmoid", "silu",
         "soft_shrink", "softplus", "softsign", "sparse_plus", "sparse_sigmoid", "squareplus", "tanh",
         "tanh_shrink", "threshold",
     }
 )  # fmt: skip
 HEADS = frozenset({"softmax", "log_softmax", "sigmoid"})
 
-
-# What changes a layer's output and may change neither its weights nor its shapes.
-_SETTINGS = (
-    "strides", "padding", "dilation_rate", "groups", "pool_size", "dims", "size", "interpolation",
-    "max_value", "negative_slope", "threshold", "alpha", "epsilon",
-)  # fmt: skip
-
-
-def settings(layer: Any) -> list[Any]:
-    """A layer's settings, for a fingerprint: plain Python, whatever a version of Keras keeps them as."""
-    return [_plain(getattr(layer, name, None)) for name in _SETTINGS]
-
-
-def _plain(setting: Any) -> Any:
-    if isinstance(setting, list | tuple):
-        return tuple(_plain(entry) for entry in setting)
-    if isinstance(setting, int | float | np.number | np.ndarray):
-        return np.asarray(setting, float).tolist()
-    return setting if isinstance(setting, str) else None
 
 
 def overrides_call(layer: Any, base: type) -> bool:
@@ -79,6 +63,7 @@ def activation_name(layer: Any) -> str | None:
         layers.ReLU: "relu",
         layers.LeakyReLU: "leaky_relu",
         layers.ELU: "elu",
+        layers.PReLU: "prelu",  # no function of keras.activations: its slopes are weights
         layers.Softmax: "softmax",
     }
     for base, name in own.items():
@@ -112,14 +97,13 @@ def linear(layer: Any, x: tf.Tensor, kernel: tf.Tensor | None = None) -> tf.Tens
     if padding == "causal":
         low = layer.dilation_rate[0] * (layer.kernel_size[0] - 1)
         x, padding = tf.pad(x, [[0, 0], [low, 0], [0, 0]]), "valid"
-    return keras.ops.conv(
-        x,
-        kernel,
-        strides=list(layer.strides),
-        padding=padding,
-        dilation_rate=layer.dilation_rate,
-        data_format="channels_last",
-    )
+    settings = {"padding": padding, "dilation_rate": layer.dilation_rate, "data_format": "channels_last"}
+    if isinstance(layer, DEPTHWISE):
+        return keras.ops.depthwise_conv(x, kernel, strides=layer.strides, **settings)
+    if isinstance(layer, TRANSPOSED):
+        settings["output_padding"] = layer.output_padding
+        return keras.ops.conv_transpose(x, kernel, strides=list(layer.strides), **settings)
+    return keras.ops.conv(x, kernel, strides=list(layer.strides), **settings)
 
 
 def linear_with_bias(layer: Any, x: tf.Tensor) -> tf.Tensor:
@@ -167,14 +151,14 @@ def adjoint(layer: Any, signal: tf.Tensor, kernel: tf.Tensor, input_shape: tuple
     """The transpose of :func:`linear` with ``kernel``, applied to ``signal``.
 
     Args:
-        layer: A convolution, for its strides, padding, dilation and groups.
+        layer: A kernel layer, for its strides, padding, dilation and groups.
         signal: Shape of the layer's output, ``(n, ..., filters)``.
         kernel: Shape of the layer's kernel; dtype of ``signal``.
         input_shape: The layer's input shape without the batch axis.
 
     Returns:
         Shape ``(n, *input_shape)``: for every setting exactly the
-        vector-Jacobian product of the forward convolution.
+        vector-Jacobian product of the layer's linear part.
     """
     x = tf.zeros(tf.concat([tf.shape(signal)[:1], input_shape], 0), signal.dtype)
     x.set_shape((None, *input_shape))
@@ -252,12 +236,19 @@ def windows_of(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int
     """The window geometry of a convolution or pooling layer.
 
     Args:
-        layer: A convolution or a max or average pooling.
-        input_shape, output_shape: Without the batch axis: spatial axes, then
-            channels.
+        layer: A convolution, also a depthwise or transposed one, or a max or
+            average pooling.
+        input_shape, output_shape: The layer's, without the batch axis:
+            spatial axes, then channels.
+
+    Returns:
+        The layer's windows; for a transposed convolution those of the
+        convolution whose adjoint it is, from the layer's output to its input.
     """
     inputs, outputs = tuple(input_shape[:-1]), tuple(output_shape[:-1])
-    if isinstance(layer, CONVOLUTIONS):
+    if isinstance(layer, TRANSPOSED):
+        inputs, outputs = outputs, inputs
+    if hasattr(layer, "kernel_size"):
         sizes, dilations = tuple(layer.kernel_size), tuple(layer.dilation_rate)
     else:
         pool = layer.pool_size

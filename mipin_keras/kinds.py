@@ -23,6 +23,7 @@ AVERAGE = "average"  # each output is a mean over a window of one input
 ADD = "add"  # sums and means of several inputs
 SUBTRACT = "subtract"
 CONCATENATE = "concatenate"
+GATE = "gate"  # the product of two tensors, one of which may say how much of the other passes: see gates()
 
 _KINDS: dict[str, tuple[type, ...]] = {
     NORMALIZATION: (_L.BatchNormalization,),
@@ -45,12 +46,17 @@ _KINDS: dict[str, tuple[type, ...]] = {
     ADD: (_L.Add, _L.Average),
     SUBTRACT: (_L.Subtract,),
     CONCATENATE: (_L.Concatenate,),
+    GATE: (_L.Multiply,),
 }  # fmt: skip
-_MERGES = (_L.Add, _L.Average, _L.Subtract, _L.Concatenate, _L.Maximum, _L.Minimum)
+_MERGES = (_L.Add, _L.Average, _L.Subtract, _L.Concatenate, _L.Maximum, _L.Minimum, _L.Multiply)
 # keras.ops between layers, by the name of their Operation.
-_OPERATIONS = {"Add": ADD, "Subtract": SUBTRACT, "Concatenate": CONCATENATE, "Maximum": MAX, "Minimum": MAX}
+_OPERATIONS = {
+    "Add": ADD, "Subtract": SUBTRACT, "Concatenate": CONCATENATE, "Maximum": MAX, "Minimum": MAX, "Multiply": GATE,
+}  # fmt: skip
 # keras.ops of one tensor.
 _STRUCTURAL_OPERATIONS = {"Reshape", "Transpose", "Squeeze", "ExpandDims"}
+# Activations whose output says how much of something passes: between 0 and 1.
+_GATING = frozenset({"sigmoid", "hard_sigmoid", "softmax"})
 _NOT_NEGATIVE = frozenset({"sigmoid", "hard_sigmoid", "softplus", "exponential", "squareplus", "sparse_plus"})
 
 
@@ -69,7 +75,9 @@ def kind_of(step: Step) -> str | None:
     if isinstance(layer, _MERGES) or type(layer).__name__ in _OPERATIONS:
         # A constant among what is merged may be a rectifier, max(x, 0), or make negative what was not.
         given = len(keras.tree.flatten(step.arguments[0]))
-        return _of_table(layer) if given == len(step.inputs) > 1 else None
+        kind = _of_table(layer) if given == len(step.inputs) > 1 else None
+        # A product of more tensors has no one gate, and a square is none.
+        return None if kind == GATE and not given == len(set(step.inputs)) == 2 else kind
     return _of_table(layer)
 
 
@@ -106,6 +114,33 @@ def not_negative(graph: ModelGraph) -> frozenset[int]:
             if not _overshoots(step):
                 known.add(step.output)
     return frozenset(known)
+
+
+def gates(graph: ModelGraph) -> dict[int, int]:
+    """Which input of each product of two tensors is its gate, as in squeeze and excitation.
+
+    It is the one that broadcasts to the other's shape, such as one number a
+    channel; of two of one shape the one made by a sigmoid, hard sigmoid or
+    softmax, perhaps moved since.
+
+    Returns:
+        The number of the gate's tensor by the step's index, without the steps
+        where neither or both could be it.
+    """
+    gating: set[int] = set()
+    found = {}
+    for step in graph.steps:
+        kind = kind_of(step)
+        if kernels.activation_name(step.layer) in _GATING or (
+            kind in (IDENTITY, STRUCTURE) and gating.issuperset(step.inputs)
+        ):
+            gating.add(step.output)
+        if kind == GATE:
+            smaller = [n for n in step.inputs if graph.shapes[n] != step.output_shape]
+            candidates = smaller or [n for n in step.inputs if n in gating]
+            if len(candidates) == 1:
+                found[step.index] = candidates[0]
+    return found
 
 
 def first_kernels(graph: ModelGraph, steps: Iterable[Step]) -> list[Step]:

@@ -177,7 +177,7 @@ def test_a_subclass_with_its_own_call_is_no_kernel_layer():
         pass
 
     assert kernels.is_kernel_layer(Kept(2)) and kernels.is_kernel_layer(L.Conv1D(1, 1))
-    assert not kernels.is_kernel_layer(Twice(2)) and not kernels.is_kernel_layer(L.DepthwiseConv2D(2))
+    assert not kernels.is_kernel_layer(Twice(2)) and not kernels.is_kernel_layer(L.SeparableConv2D(2, 2))
     assert kernels.overrides_call(Twice(2), L.Dense) and not kernels.overrides_call(Kept(2), L.Dense)
 
 

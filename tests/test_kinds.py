@@ -29,7 +29,9 @@ def last_step(graph):
 LAYERS = [
     *((kinds.KERNEL, layer, shape) for layer, shape in [
         (L.Dense(3), ROW), (L.Dense(3), ROWS), (L.Conv1D(2, 2), ROWS), (L.Conv2D(2, 2), IMAGE),
-        (L.Conv3D(2, 2), VOLUME),
+        (L.Conv3D(2, 2), VOLUME), (L.DepthwiseConv1D(2), ROWS), (L.DepthwiseConv2D(2), IMAGE),
+        (L.SeparableConv1D(2, 2), ROWS), (L.SeparableConv2D(2, 2), IMAGE), (L.Conv1DTranspose(2, 2), ROWS),
+        (L.Conv2DTranspose(2, 2), IMAGE), (L.Conv3DTranspose(2, 2), VOLUME),
     ]),
     *((kinds.NORMALIZATION, L.BatchNormalization(axis=axis), IMAGE) for axis in (-1, 1)),
     *((kinds.IDENTITY, layer, ROWS) for layer in [
@@ -60,19 +62,18 @@ LAYERS = [
     *((kinds.ACTIVATION, layer, ROW) for layer in [
         L.ReLU(negative_slope=0.1), L.LeakyReLU(), L.LeakyReLU(negative_slope=0.0), L.ELU(),
         L.Activation("tanh"), L.Activation("sigmoid"), L.Activation("leaky_relu"), L.Activation("gelu"),
-        L.Activation("softplus"),
+        L.Activation("softplus"), L.PReLU(),
     ]),
     *((None, layer, shape) for layer, shape in [
         (L.Softmax(), ROW), (L.Activation("softmax"), ROW), (L.Activation("log_softmax"), ROW),
         (L.Activation(lambda x: x), ROW), (L.LayerNormalization(), ROW), (L.UnitNormalization(), ROW),
-        (L.DepthwiseConv2D(2), IMAGE), (L.Conv2DTranspose(2, 2), IMAGE), (L.SeparableConv2D(2, 2), IMAGE),
-        (L.Rescaling(0.5), ROW), (L.SimpleRNN(3), ROWS), (L.PReLU(), ROW),
+        (L.Rescaling(0.5), ROW), (L.SimpleRNN(3), ROWS),
     ]),
 ]  # fmt: skip
 MERGES = [
     (kinds.ADD, L.Add()), (kinds.ADD, L.Average()), (kinds.SUBTRACT, L.Subtract()), (kinds.MAX, L.Maximum()),
     (kinds.MAX, L.Minimum()), (kinds.CONCATENATE, L.Concatenate()), (kinds.CONCATENATE, L.Concatenate(axis=1)),
-    (None, L.Multiply()), (None, L.Dot(axes=2)),
+    (kinds.GATE, L.Multiply()), (None, L.Dot(axes=2)),
 ]  # fmt: skip
 OPERATIONS = [
     (kinds.RECTIFIER, ops.relu),
@@ -95,7 +96,9 @@ OPERATIONS = [
     (kinds.MAX, lambda x: ops.maximum(x, L.Dense(4)(x))),
     (kinds.MAX, lambda x: ops.minimum(x, L.Dense(4)(x))),
     (kinds.CONCATENATE, lambda x: ops.concatenate([x, L.Dense(4)(x)], axis=-1)),
-    (None, lambda x: x * L.Dense(4)(x)),
+    (kinds.GATE, lambda x: x * L.Dense(4)(x)),
+    (None, lambda x: x * x),
+    (None, lambda x: L.Multiply()([x, L.Dense(4)(x), L.Dense(4)(x)])),
     (None, lambda x: ops.divide(x, L.Dense(4)(x))),
     (None, lambda x: ops.matmul(x, L.Permute((2, 1))(x))),
     # With a number in a tensor's place they are no sums of two tensors.
