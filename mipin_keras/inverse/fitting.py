@@ -14,11 +14,8 @@ from .network import InverseNetwork, Seen
 from .plan import Node
 from .ridge import Squares
 from .rules import LearnedInverse, Weights
+from .samples import Draw, Samples
 from .training import train
-
-# How many positions of one sample a sampled regression takes at least: enough
-# that a forward pass pays, few enough that many samples have their say.
-POSITIONS = 256
 
 
 class Options(NamedTuple):
@@ -30,18 +27,6 @@ class Options(NamedTuple):
     epochs: int = 20
     rows: int | None = 1 << 17
     seed: int = 0
-
-
-class Draw(NamedTuple):
-    """Which rows a class' regression takes.
-
-    Attributes:
-        rate: Share of the samples.
-        take: Positions of each.
-    """
-
-    rate: float
-    take: int
 
 
 class Fitting:
@@ -57,7 +42,8 @@ class Fitting:
         verbose: 0 silent, 1 a bar a pass and a line a layer, 2 a line a layer
             and class.
         memory: Bytes that the sums of the classes which go through the data
-            together may take; one class always goes.
+            together may take, one class always; and as many again what the
+            network makes of the data, which is kept where it fits.
     """
 
     def __init__(
@@ -79,6 +65,7 @@ class Fitting:
         self.report: list[dict[str, Any]] = []
         self._weights: dict[int, dict[int, Weights]] = {c: {} for c in classes}
         self._counts: np.ndarray | None = None
+        self.samples = Samples(network, self.passing, batches.samples, len(classes), options.seed, memory)
 
     def run(self) -> dict[int, dict[int, Weights]]:
         """Fit every learned node of every class.
@@ -100,25 +87,23 @@ class Fitting:
             together = max(1, self.memory // inverse.regression().nbytes)
             for i in range(0, len(self.classes), together):
                 self._solve(number, node, inverse, self.classes[i : i + together])
+            self.samples.done(node)
         return self._weights
 
     def _solve(self, number: int, node: Node, inverse: LearnedInverse, classes: list[int]) -> None:
-        draws = {c: self._draw(inverse, c) for c in classes}
+        draws = {c: Draw.of(inverse, self.options.rows, self.count(c)) for c in classes}
         sums = {c: inverse.regression() for c in classes}
         above = {c: self.above(c) for c in classes}
         counts = np.zeros(self.network.graph.units, int)
         rate = max(draw.rate for draw in draws.values())
-        for x, luck, samples in self._lucky(rate, number):
-            seen = self.network.look(x, node, (node,))
-            counts += self._of_each_class(seen)
+        for batch in self.samples.batches(number, node, rate):
+            counts += self._of_each_class(batch.seen)
             for c in classes:
-                chosen = np.flatnonzero(self.members(seen, c) & (luck < draws[c].rate))
+                chosen = np.flatnonzero(self.members(batch.seen, c) & (batch.luck < draws[c].rate))
                 if len(chosen):
-                    part = seen.rows(chosen)
-                    signal = self.network.descend(part, c, node, above[c])
-                    at = self._positions(number, samples[chosen], inverse.positions, draws[c].take)
-                    target, record = part.targets[node.index], part.records.get(node.index, ())
-                    sums[c].update(*inverse.design(signal, target, at, record))
+                    part = batch.at(node, c, above[c], chosen)
+                    positions = self.samples.positions(number, part.samples, inverse, draws[c].take)
+                    sums[c].update(*inverse.design(part.signal, part.target, positions, part.record))
         if rate >= 1.0:  # every sample came by
             self._counts = counts
         del above
@@ -128,43 +113,6 @@ class Fitting:
             solution = sums.pop(c).solve(self.options.ridge, np.float32)
             weights = inverse.assemble(solution.kernel, solution.bias)
             self.keep(node, c, weights, solution.mse, solution.variance, solution.rows)
-
-    # Which rows
-
-    def _draw(self, inverse: LearnedInverse, unit: int) -> Draw:
-        limit = self.options.rows
-        if not inverse.sampled or limit is None:
-            return Draw(1.0, inverse.positions)
-        samples = max(self.count(unit), 1)
-        take = min(inverse.positions, limit, max(POSITIONS, -(-limit // samples)))
-        return Draw(min(1.0, limit / take / samples), take)
-
-    def _positions(self, number: int, samples: np.ndarray, positions: int, take: int) -> np.ndarray | None:
-        """The positions to take of each sample, ``(n, take)``; a sample's are the same in every batch and fit."""
-        if take >= positions:
-            return None
-        drawn = np.empty((len(samples), take), np.int64)
-        for row, sample in zip(drawn, samples.tolist(), strict=True):
-            rng = np.random.Generator(np.random.Philox(key=[self.options.seed, number], counter=[0, 0, 0, sample]))
-            row[:] = rng.choice(positions, take, replace=False, shuffle=False)
-        return drawn
-
-    def _lucky(self, rate: float, number: int) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-        """A random share of the samples in batches of the usual size, each one's luck in [0, 1), and its number."""
-        choose = np.random.default_rng([self.options.seed, number])
-        kept: list[tuple[np.ndarray, ...]] = []
-        first = 0
-        for x in self.passing():
-            luck = choose.random(len(x))
-            keep = luck < rate
-            part = (x, luck, np.arange(first, first + len(x)))
-            kept.append(part if keep.all() else tuple(array[keep] for array in part))
-            first += len(x)
-            if sum(len(part[0]) for part in kept) >= len(x):
-                yield _joined(kept)
-                kept = []
-        if sum(len(part[0]) for part in kept):
-            yield _joined(kept)
 
     # The data
 
@@ -237,14 +185,6 @@ class Fitting:
     def say(self, text: str) -> None:
         if self.verbose:
             print(f"mipin: {text}", flush=True)
-
-
-def _joined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    if len(parts) == 1:
-        x, luck, samples = parts[0]
-    else:
-        x, luck, samples = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-    return x, luck, samples
 
 
 def error_line(node: Node, unit: int, samples: int, rows: int, mse: float, variance: float) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
@@ -38,6 +39,14 @@ class Seen(NamedTuple):
         if len(chosen) == self.logits.shape[0]:
             return self
         return tf.nest.map_structure(lambda tensor: tf.gather(tensor, chosen), self)
+
+
+@dataclasses.dataclass
+class Begun:
+    """A walk down on its way: before which node it stands, and the signals that wait there."""
+
+    place: int = 0
+    signals: Signals = dataclasses.field(default_factory=dict)
 
 
 class InverseNetwork:
@@ -174,17 +183,24 @@ class InverseNetwork:
         logit = tf.cast(seen.logits[:, unit : unit + 1], dtype)
         return logit if self.scalar else logit * tf.one_hot(unit, self.graph.units, dtype=dtype)
 
-    def descend(self, seen: Seen, unit: int, upto: Node, weights: dict[int, Weights]) -> Any:
+    def descend(
+        self, seen: Seen, unit: int, upto: Node, weights: dict[int, Weights], begun: Begun | None = None
+    ) -> Any:
         """What ``upto`` takes: the source signal at its output, or a tuple of those that meet there.
 
-        In the dtype of ``weights``, float64 if there are none.
+        In the dtype of ``weights``, float64 if there are none. With ``begun``
+        it goes on from there, and leaves there how far it came.
         """
         dtype = next((w[0].dtype for w in weights.values()), tf.float64)
+        begun = Begun() if begun is None else begun
+        if not begun.signals:
+            begun.signals = {self.graph.output: [self.signal(seen, unit, dtype)]}
         place = self._places[upto.index]
-        signals: Signals = {self.graph.output: [self.signal(seen, unit, dtype)]}
-        for low in range(0, place, PIECE):
-            signals = self._walk(low, min(low + PIECE, place), signals, seen.records, weights, linear=False)
-        arrived = signals[upto.output]
+        while begun.place < place:
+            high = min(begun.place + PIECE, place)
+            begun.signals = self._walk(begun.place, high, begun.signals, seen.records, weights, linear=False)
+            begun.place = high
+        arrived = begun.signals[upto.output]
         return arrived[0] if upto.step is not None else tuple(arrived)
 
     def source(self, seen: Seen, unit: int, keep: Iterable[int] = ()) -> dict[int, tf.Tensor]:

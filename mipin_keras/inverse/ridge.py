@@ -97,13 +97,12 @@ class Ridge:
             total: Sums arrays over all processes, each of which calls it.
         """
         self._flush()
-        if self._shifts is None:
-            self._shifts = tuple(np.zeros_like(part) for part in self._sums)
+        before = self._shifts or (np.zeros_like(self._sums[0]), np.zeros_like(self._sums[1]))
         # All go over to one shift, the mean of theirs: (f - old) + (old - new) sums to what it would have been.
         held = float(self.rows > 0)
-        f, t, hosts = total([held * self._shifts[0], held * self._shifts[1], np.array([held])])
+        f, t, hosts = total([held * before[0], held * before[1], np.array([held])])
         shifts = f / max(hosts[0], 1), t / max(hosts[0], 1)
-        (a, b), (sum_f, sum_t) = (held * (old - new) for old, new in zip(self._shifts, shifts, strict=True)), self._sums
+        (a, b), (sum_f, sum_t) = (held * (old - new) for old, new in zip(before, shifts, strict=True)), self._sums
         self._gram += sum_f[:, :, None] * a[:, None, :] + a[:, :, None] * sum_f[:, None, :]
         self._gram += self.rows * a[:, :, None] * a[:, None, :]
         self._cross += sum_f[:, :, None] * b[:, None, :] + a[:, :, None] * sum_t[:, None, :]

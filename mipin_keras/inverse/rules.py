@@ -62,6 +62,10 @@ class Inverse:
         """
         return ()
 
+    def target(self, x: Any) -> tf.Tensor:
+        """What a learned inverse reconstructs, from what :meth:`record` gets: the input."""
+        return x
+
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         """The source signal at the input, ``(n, *input_shape)``, from the one at the output.
 
@@ -98,10 +102,6 @@ class LearnedInverse(Inverse):
     def regression(self) -> Ridge:
         """Fresh sums of the right size."""
         raise NotImplementedError
-
-    def target(self, x: Any) -> tf.Tensor:
-        """What is reconstructed, from what :meth:`record` gets: the input."""
-        return x
 
     def reconstruction(self, source: Any) -> tf.Tensor:
         """What of :meth:`source`'s result stands beside :meth:`target`."""
@@ -190,7 +190,7 @@ def find_inverse(layer: Any) -> type[Inverse] | Callable[..., Inverse] | None:
     return None
 
 
-def find_merge(step: Step) -> type[Inverse] | None:
+def find_merge(step: Step) -> type[Inverse] | Callable[..., Inverse] | None:
     """The inverse of a step that merges several tensors; None where there is none, or constants are among them."""
     layer = step.layer
     own = find_inverse(layer)

@@ -135,11 +135,8 @@ def test_the_fit_does_not_depend_on_the_classes_beside_it(fitted):
     assert one.classes == [1] and same(maps(one, X, 1), maps(fitted, X, 1), 1e-6)
 
 
-def test_as_many_classes_go_through_the_data_together_as_fit(fitted, monkeypatch):
-    from mipin_keras.inverse import fitting
-
-    monkeypatch.setattr(fitting, "SUMS_BYTES", 1)
-    alone = mipin(mlp()).fit(X)
+def test_as_many_classes_go_through_the_data_together_as_fit(fitted):
+    alone = mipin(mlp()).fit(X, memory=0)
     for c in range(4):
         assert same(maps(alone, X, c), maps(fitted, X, c), 1e-6)
     assert [(e["layer"], e["class"]) for e in alone.fit_report] == [(e["layer"], e["class"]) for e in fitted.fit_report]
@@ -503,9 +500,9 @@ def test_sums_and_batches_do_not_grow_with_the_samples(monkeypatch):
     sizes, alive, peaks = [], [0], []
     solve = ridge.Ridge.solve
 
-    def solved(self, penalty):
+    def solved(self, *args):
         sizes.append(self.nbytes)
-        return solve(self, penalty)
+        return solve(self, *args)
 
     monkeypatch.setattr(ridge.Ridge, "solve", solved)
 
@@ -529,7 +526,7 @@ def test_sums_and_batches_do_not_grow_with_the_samples(monkeypatch):
         sizes.clear()
         gc.collect()
         peaks.append(0)
-        mipin(cnn(), classes=[0, 1]).fit(data(n))
+        mipin(cnn(), classes=[0, 1]).fit(data(n), memory=0)
         found.append(list(sizes))
     assert found[0] == found[1] and len(found[0]) == 4
     assert 0 < peaks[1] <= peaks[0] + 2 < 10
