@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import keras
@@ -44,40 +45,91 @@ def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32") -> np
     return array
 
 
-def check_shape(array: np.ndarray, shape: tuple[int | None, ...]) -> None:
-    """Raise as :func:`checked` does, for all but NaN and infinity."""
+def check_shape(array: Any, shape: tuple[int | None, ...]) -> None:
+    """Raise as :func:`checked` does, for all but NaN and infinity. Reads nothing of an array in a file."""
     if array.dtype.kind not in "fiub" and array.dtype.name != "bfloat16":
         raise TypeError(f"expected an array of numbers, received dtype {array.dtype}")
-    wanted = "(batch, " + ", ".join(str(size) for size in shape) + ")"
-    if array.ndim != len(shape) + 1 or any(
+    if len(array.shape) != len(shape) + 1 or any(
         want not in (None, size) for want, size in zip(shape, array.shape[1:], strict=True)
     ):
-        hint = "; add the batch axis: x[None]" if array.ndim == len(shape) else ""
-        raise ValueError(f"expected input of shape {wanted}, received {array.shape}{hint}")
+        hint = "; add the batch axis: x[None]" if len(array.shape) == len(shape) else ""
+        raise ValueError(f"expected input of shape {_batch_of(shape)}, received {tuple(array.shape)}{hint}")
     if len(array) == 0:
-        raise ValueError(f"expected at least one sample of shape {wanted}, received none: {array.shape}")
+        raise ValueError(f"expected at least one sample of shape {_batch_of(shape)}, received none: {array.shape}")
+
+
+def _batch_of(shape: tuple[int | None, ...]) -> str:
+    return "(batch, " + ", ".join(str(size) for size in shape) + ")"
+
+
+def _inputs(item: Any) -> Any:
+    """What of an item, or of its specification, the model takes: the first entry of a tuple."""
+    x = item[0] if isinstance(item, tuple | list) else item
+    if isinstance(x, Mapping):
+        raise TypeError(
+            f"expected batches of inputs, or tuples that begin with them, received dicts of {list(x)}: which entry the "
+            f"model takes is not known; pick it, as in dataset.map(lambda item: item[{next(iter(x), 'input')!r}])"
+        )
+    return x
+
+
+_ENDLESS = "received a data set that never ends: give steps=, the batches a pass"
+
+# What to do about a source that is another one on the next pass, by its kind.
+_ADVICE = {
+    "array": "leave the array, or its file, as it is until the work is done",
+    "tf.data": "use shuffle(..., reshuffle_each_iteration=False) or none, and no random augmentation",
+    "sequence": "let each item depend on its index alone",
+    "function": "let the function return a fresh iterator each time, with random numbers that it seeds anew",
+    "generator": "choose steps= so that each pass has as many samples",
+}
+
+
+def _iterator(made: Any) -> Iterable:
+    if not hasattr(made, "__iter__"):
+        raise TypeError(f"expected the function to return an iterator of batches, received {type(made).__name__}")
+    return made
 
 
 class Batches:
     """Passes over a source of inputs, batch by batch, each batch checked.
 
+    Every pass must give the same batches: what is fitted in many passes would
+    else belong to no data at all, and could not be resumed. So a batch's first
+    sample, and the whole of the first batch, are compared with the pass
+    before. An endless generator is let off: it is meant to go on.
+
     Args:
-        source: One of: an array or memmap of shape ``(n, *shape)``; a batched
-            ``tf.data.Dataset``; a ``keras.utils.PyDataset`` (``Sequence``); a
-            callable that returns a fresh iterator of batches; an endless
-            generator, together with ``steps``. Where an item is a tuple, its
-            first entry is taken: labels are not used.
+        source: One of the kinds below. Where an item is a tuple, its first
+            entry is taken: labels are not used. Items that are dicts are
+            refused.
+
+            - "array": an array of shape ``(n, *shape)``; also a memmap, an
+              h5py data set or another object with ``shape``, ``dtype`` and
+              slices, of which only a batch at a time is read.
+            - "tf.data": a batched ``tf.data.Dataset``.
+            - "sequence": a ``keras.utils.PyDataset`` (``Sequence``), read by
+              index in this thread, in order. ``on_epoch_end`` is not called,
+              for it is there to shuffle.
+            - "function": a callable that returns a fresh iterator of batches.
+            - "generator": an endless one, together with ``steps``.
         shape: Of one sample, None for any size.
         batch_size: For arrays only: samples a batch.
         steps: Batches a pass. Needed for generators; otherwise all there are.
         dtype: Of the batches.
 
     Raises:
-        TypeError: For a source of another kind, or an array that is not of
-            numbers.
-        ValueError: For an empty or wrongly shaped array, a ``batch_size`` or
-            ``steps`` below 1, a generator or an endless data set without
+        TypeError: For a source of another kind, an array that is not of
+            numbers, and a data set of dicts.
+        ValueError: For an empty or wrongly shaped array, a data set that is
+            not batched, a ``batch_size`` or ``steps`` below 1, more ``steps``
+            than there are, a generator or an endless data set without
             ``steps``.
+
+    Attributes:
+        kind: See ``source``.
+        samples: A pass; None until it is known.
+        steps: Batches a pass; None until it is known.
     """
 
     def __init__(
@@ -92,70 +144,113 @@ class Batches:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ValueError(f"expected {name} to be an integer of at least 1, received {value!r}")
         self.shape = shape
-        self.steps = steps
+        self.steps = self._limit = steps
         self.dtype = dtype
-        #: Samples a pass; None until it is known.
         self.samples: int | None = None
-        self._end: Callable[[], None] = lambda: None
-        self._start = self._starter(source, batch_size)
-        self._limit = self.steps
+        self._marks: list[int] = []
+        self.kind, known, self._start = self._opened(source, batch_size)
+        if steps is not None and known is not None and steps > known:
+            raise ValueError(f"expected {steps} batches a pass, as steps= says, received data of {known}")
+        if steps is None:
+            self.steps = known
 
-    def _starter(self, source: Any, batch_size: int) -> Callable[[], Iterator]:
-        endless = "received a data set that never ends: give steps=, the batches a pass"
+    def _opened(self, source: Any, batch_size: int) -> tuple[str, int | None, Callable[[], Iterable]]:
+        """The source's kind, how many batches it has if that is known, and what starts a pass."""
         if isinstance(source, tf.data.Dataset):
-            if self.steps is None and source.cardinality() == tf.data.INFINITE_CARDINALITY:
-                raise ValueError(endless)
-            return lambda: iter(source)
-        if isinstance(source, keras.utils.PyDataset):
-            if self.steps is None:
-                self.steps = source.num_batches
-            if self.steps is None:
-                raise ValueError(endless)
-            steps, self._end = self.steps, source.on_epoch_end
-            return lambda: (source[i] for i in range(steps))
+            size = int(source.cardinality())
+            if self.steps is None and size == tf.data.INFINITE_CARDINALITY:
+                raise ValueError(_ENDLESS)
+            self._check_spec(_inputs(source.element_spec))
+            return "tf.data", size if size >= 0 else None, lambda: source
+        if isinstance(source, keras.utils.PyDataset) or hasattr(source, "on_epoch_end"):  # tf-keras' Sequence too
+            known = source.num_batches if isinstance(source, keras.utils.PyDataset) else len(source)
+            steps = self.steps or known
+            if steps is None:
+                raise ValueError(_ENDLESS)
+            return "sequence", known, lambda: (source[i] for i in range(steps))
         if callable(source) and not hasattr(source, "__array__"):
-            return lambda: iter(source())
+            return "function", None, lambda: _iterator(source())
         if hasattr(source, "__next__"):
             if self.steps is None:
                 raise ValueError(
                     "a generator can be walked only once, and a fit passes over its data several times: give steps= "
                     "for one that never ends, or a function that returns a fresh generator"
                 )
-            return lambda: source
-        array = source if isinstance(source, np.ndarray) else np.asarray(source)
+            return "generator", None, lambda: source
+        sliced = isinstance(getattr(source, "dtype", None), np.dtype) and isinstance(source.shape, tuple)
+        array = source if sliced else np.asarray(source)  # asarray would read all of a file
         check_shape(array, self.shape)  # said before any work; the values are checked as they are read
-        if self.steps is None:
-            self.samples = len(array)
-            self.steps = -(-len(array) // batch_size)
-        else:
-            self.samples = min(len(array), self.steps * batch_size)
-        return lambda: (array[i : i + batch_size] for i in range(0, len(array), batch_size))
+        self.samples = min(len(array), (self.steps or len(array)) * batch_size)
+        starts = range(0, len(array), batch_size)
+        return "array", len(starts), lambda: (array[i : i + batch_size] for i in starts)
+
+    def _check_spec(self, spec: Any) -> None:
+        """Refuse a data set of other shapes before it is read, where it says its shapes."""
+        if isinstance(spec, tf.TensorSpec) and not spec.shape.is_compatible_with((None, *self.shape)):
+            hint = "; batch the data set: dataset.batch(32)" if spec.shape.rank == len(self.shape) else ""
+            raise ValueError(
+                f"expected a data set of batches of shape {_batch_of(self.shape)}, received {spec.shape}{hint}"
+            )
 
     def __iter__(self) -> Iterator[np.ndarray]:
         """One pass: arrays of shape ``(b, *shape)``.
 
         Raises:
+            TypeError: For items that are no inputs.
             ValueError: If the source gives nothing, ends before ``steps``, or
-                gives another number of samples than on the pass before.
+                gives other samples, or another number of them, than on the
+                pass before.
         """
         samples = batches = 0
         for item in itertools.islice(self._start(), self._limit):
-            x = item[0] if isinstance(item, tuple | list) else item
-            x = checked(x, self.shape, self.dtype)
+            x = checked(_inputs(item), self.shape, self.dtype)
             samples += len(x)
+            if self.samples is not None and samples > self.samples:
+                raise self._changed(f"{self.samples} samples", f"{samples} or more")
+            self._compare(batches, x)
             batches += 1
             yield x
         if self._limit is not None and batches < self._limit:
-            raise ValueError(f"expected {self._limit} batches a pass, received {batches}: the data ended early")
+            ended = "; give a generator that never ends, or a function that returns a fresh one"
+            raise ValueError(
+                f"expected {self._limit} batches a pass, received {batches}: the data ended early"
+                f"{ended if self.kind == 'generator' else ''}"
+            )
+        if self.samples is not None and samples != self.samples:
+            raise self._changed(f"{self.samples} samples", samples)
         if samples == 0:
             raise ValueError("expected at least one sample, received no data")
-        if self.samples is not None and samples != self.samples:
-            raise ValueError(
-                f"expected {self.samples} samples, as on the pass before, received {samples}: the data must be the "
-                "same on every pass"
-            )
         self.samples, self.steps = samples, batches
-        self._end()
+
+    def _compare(self, number: int, x: np.ndarray) -> None:
+        """Raise ValueError unless batch ``number`` is what it was on the pass before."""
+        part = np.ascontiguousarray(x if number == 0 else x[:1])
+        mark = zlib.crc32(part.reshape(-1).view(np.uint8).data, zlib.crc32(repr(x.shape[1:]).encode()))
+        if number == len(self._marks):
+            self._marks.append(mark)
+        elif self.kind != "generator" and mark != self._marks[number]:
+            raise self._changed(f"batch {number} to hold the samples that it held", "others")
+
+    def _changed(self, expected: str, received: Any) -> ValueError:
+        return ValueError(
+            f"expected {expected}, as on the pass before, received {received}: the data must be the same on every "
+            f"pass; {_ADVICE[self.kind]}"
+        )
+
+    @property
+    def first(self) -> int | None:
+        """Checksum of the first batch; None until it is read."""
+        return self._marks[0] if self._marks else None
+
+    def about(self) -> dict[str, Any]:
+        """What tells this data from other data, for JSON: ``kind``, ``samples``, ``steps`` and ``first``.
+
+        Reads the first batch if need be, except from a generator, which would
+        lose it. Ask before the first pass: what is not known then is None.
+        """
+        if not self._marks and self.kind != "generator":
+            next(iter(self))
+        return {"kind": self.kind, "samples": self.samples, "steps": self.steps, "first": self.first}
 
     def count(self) -> int:
         """The number of samples a pass; takes a pass to find out where it is not known."""

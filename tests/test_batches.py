@@ -1,5 +1,10 @@
 """Passes over every kind of source, and what is wrong with sources."""
 
+import itertools
+import json
+import tracemalloc
+from typing import ClassVar
+
 import keras
 import numpy as np
 import pytest
@@ -48,6 +53,10 @@ def forever(size=5):
 
 def dataset(*parts):
     return tf.data.Dataset.from_tensor_slices(parts if len(parts) > 1 else parts[0]).batch(4)
+
+
+def always(x):
+    return True
 
 
 SOURCES = {
@@ -118,12 +127,127 @@ def test_an_array_is_not_copied_where_it_has_the_dtype():
     assert np.shares_memory(checked(X, (7,)), X)
 
 
-def test_a_dataset_is_told_when_a_pass_ends():
-    source = Numbers()
+def test_a_sequence_that_shuffles_between_epochs_keeps_its_order():
+    class Shuffling(Numbers):
+        def on_epoch_end(self):
+            super().on_epoch_end()
+            self.x = self.x[::-1].copy()
+
+    source = Shuffling()
     batches = Batches(source, (7,))
-    for passes in (1, 2, 3):
-        list(batches)
-        assert source.ended == passes
+    for _ in range(3):
+        np.testing.assert_array_equal(np.concatenate(list(batches)), X)
+    assert source.ended == 0
+
+
+def test_a_sequence_is_read_by_index_in_order():
+    read = []
+
+    class Noting(Numbers):
+        def __getitem__(self, i):
+            read.append(i)
+            return super().__getitem__(i)
+
+    for workers in (1, 3):
+        source = Noting()
+        source.workers = workers
+        for passes in (1, 2):
+            read.clear()
+            list(Batches(source, (7,), steps=passes))
+            assert read == list(range(passes))
+
+
+def test_a_sequence_of_tf_keras_is_one_too():
+    class Legacy:
+        def __len__(self):
+            return 3
+
+        def __getitem__(self, i):
+            return X[i * 4 : i * 4 + 4], LABELS[i * 4 : i * 4 + 4]
+
+        def on_epoch_end(self):
+            raise NotImplementedError
+
+    batches = Batches(Legacy(), (7,))
+    assert batches.kind == "sequence" and batches.steps == 3
+    np.testing.assert_array_equal(np.concatenate(list(batches)), X)
+
+
+# Larger than memory
+
+
+class InFile:
+    """What h5py's data sets have in common with others that are read by slices."""
+
+    def __init__(self, x):
+        self._x, self.shape, self.dtype, self.read = x, x.shape, x.dtype, []
+
+    def __len__(self):
+        return len(self._x)
+
+    def __getitem__(self, part):
+        self.read.append((part.start, part.stop))
+        return self._x[part]
+
+    def __array__(self, *args, **kwargs):
+        raise AssertionError("read as a whole")
+
+    __iter__ = None
+
+
+def test_what_is_in_a_file_is_read_slice_by_slice():
+    source = InFile(X)
+    batches = Batches(source, (7,), batch_size=4)
+    assert source.read == [] and batches.count() == 10 and batches.kind == "array"
+    for _ in range(2):
+        source.read.clear()
+        np.testing.assert_array_equal(np.concatenate(list(batches)), X)
+        assert source.read == [(0, 4), (4, 8), (8, 12)]
+    source.read.clear()
+    assert sum(map(len, Batches(source, (7,), batch_size=4, steps=2))) == 8
+    assert source.read == [(0, 4), (4, 8)]
+
+
+def test_h5py_data_sets(tmp_path):
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        batches = Batches(file.create_dataset("x", data=X.astype("uint8")), (7,), batch_size=4)
+        assert [len(b) for b in batches] == [4, 4, 2]
+        np.testing.assert_array_equal(np.concatenate(list(batches)), X)
+        with pytest.raises(ValueError, match=r"expected input of shape \(batch, 6\), received \(10, 7\)"):
+            Batches(file["x"], (6,))
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32", "float64"])
+def test_a_memmap_is_never_in_memory_as_a_whole(dtype, tmp_path):
+    class Recorder(np.memmap):
+        read: ClassVar[list] = []
+
+        def __getitem__(self, part):
+            Recorder.read.append(part)
+            return super().__getitem__(part)
+
+        def __array_ufunc__(self, *args, **kwargs):
+            raise AssertionError("computed on before it is a batch")
+
+    Recorder.read.clear()
+    source = Recorder(tmp_path / "x", dtype=dtype, mode="w+", shape=(4096, 32, 32, 3))
+    source.flat[:] = 1
+    # A batch of 128 in float32 three times; the finite check alone of all at once takes more.
+    limit = 3 * 4 * 128 * 32 * 32 * 3
+    assert source.size > 2 * limit
+    tracemalloc.start()
+    try:
+        batches = Batches(source, (32, 32, 3), batch_size=128)
+        batches.about()
+        for _ in range(2):
+            assert sum(float(b.sum()) for b in batches) == source.size
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < limit
+    assert all(type(part) is slice and part.stop - part.start == 128 for part in Recorder.read)
+    assert len(Recorder.read) == 1 + 2 * 32
 
 
 def test_other_dtypes_and_open_axes():
@@ -203,9 +327,170 @@ def test_a_wrong_batch_in_the_middle_is_refused(wrong):
         list(batches)
 
 
-def test_a_data_set_that_is_not_batched_is_refused():
-    with pytest.raises(ValueError, match="add the batch axis"):
-        list(Batches(tf.data.Dataset.from_tensor_slices(X), (7,)))
+@pytest.mark.parametrize("parts", [(X,), (X, LABELS)], ids=["alone", "with labels"])
+def test_a_data_set_that_is_not_batched_is_refused_before_any_work(parts):
+    source = dataset(*parts).unbatch()
+    with pytest.raises(ValueError, match=r"\(batch, 7\), received \(7,\); batch the data set: dataset.batch\(32\)"):
+        Batches(source, (7,))
+    np.testing.assert_array_equal(np.concatenate(list(Batches(source.batch(3), (7,)))), X)
+
+
+def test_a_data_set_of_another_shape_is_refused_before_any_work():
+    with pytest.raises(ValueError, match=r"of shape \(batch, 6\), received \(None, 7\)$"):
+        Batches(dataset(X), (6,))
+    hidden = tf.data.Dataset.from_generator(again(), output_types=tf.float32)  # does not say its shapes
+    with pytest.raises(ValueError, match=r"\(batch, 6\), received \(4, 7\)"):
+        list(Batches(hidden, (6,)))
+    np.testing.assert_array_equal(np.concatenate(list(Batches(hidden, (7,)))), X)
+
+
+def test_a_data_set_of_unknown_cardinality():
+    batches = Batches(dataset(X).filter(always), (7,))
+    assert batches.steps is None and batches.samples is None
+    assert [len(b) for b in batches] == [4, 4, 2] and batches.steps == 3
+    assert Batches(dataset(X), (7,)).steps == 3  # known before
+
+
+def test_dicts_are_refused_by_name():
+    named = {"image": X, "label": LABELS}
+    message = r"dicts of \['image', 'label'\].*lambda item: item\['image'\]"
+    with pytest.raises(TypeError, match=message):
+        Batches(tf.data.Dataset.from_tensor_slices(named).batch(4), (7,))  # before any work
+    for item in (named, (named, LABELS)):
+        with pytest.raises(TypeError, match=message):
+            list(Batches(lambda item=item: [item], (7,)))
+
+
+def test_a_function_that_returns_no_iterator_is_refused():
+    with pytest.raises(TypeError, match="expected the function to return an iterator of batches, received NoneType"):
+        list(Batches(lambda: None, (7,)))
+
+
+def test_a_function_that_returns_the_same_iterator_again_is_refused():
+    once = again()()
+    batches = Batches(lambda: once, (7,))
+    assert batches.count() == 10
+    with pytest.raises(ValueError, match="expected 10 samples.*received 0.*return a fresh iterator each time"):
+        list(batches)
+
+
+# The same on every pass
+
+
+def shuffling(seed):
+    random = np.random.default_rng(seed)
+
+    def source():
+        order = random.permutation(10)
+        return (X[order[i : i + 4]] for i in range(0, 10, 4))
+
+    return source
+
+
+class Augmented(Numbers):
+    def __getitem__(self, i):
+        self.ended += 1
+        return self.x[i * 4 : i * 4 + 4] + self.ended
+
+
+@pytest.mark.parametrize(
+    ("make", "advice"),
+    [
+        (lambda: dataset(X).unbatch().shuffle(10, seed=3).batch(4), "reshuffle_each_iteration=False"),
+        (lambda: tf.data.Dataset.from_generator(shuffling(0), output_types=tf.float32), "no random augmentation"),
+        (lambda: shuffling(0), "random numbers that it seeds anew"),
+        (Augmented, "depend on its index alone"),
+    ],
+    ids=["tf.data", "tf.data from a generator", "function", "PyDataset"],
+)
+def test_data_that_is_drawn_anew_on_each_pass_is_refused(make, advice):
+    batches = Batches(make(), (7,))
+    assert batches.count() == 10
+    with pytest.raises(ValueError, match=f"expected batch 0 .* on the pass before, received others.*{advice}"):
+        next(iter(batches))
+
+
+def test_data_that_is_shuffled_once_is_taken():
+    for source in (
+        dataset(X).unbatch().shuffle(10, seed=3, reshuffle_each_iteration=False).batch(4),
+        lambda: shuffling(0)(),
+    ):
+        batches = Batches(source, (7,))
+        first, second = (np.concatenate(list(batches)) for _ in range(2))
+        np.testing.assert_array_equal(first, second)
+        assert (first != X).any() and (np.sort(first, axis=0) == X).all()
+
+
+def test_what_changes_after_the_first_batch_is_found_where_it_changes():
+    orders = iter([[0, 1, 2], [0, 2, 1]])
+    batches = Batches(lambda: (X[3 * i : 3 * i + 3] for i in next(orders)), (7,))
+    list(batches)
+    read = 0
+    with pytest.raises(ValueError, match="expected batch 1 to hold"):
+        for x in batches:
+            read += len(x)
+    assert read == 3
+
+
+def test_other_shapes_on_the_next_pass_are_refused():
+    shapes = iter([(2, 3), (3, 2)])
+    batches = Batches(lambda: [np.zeros((4, *next(shapes)))], (None, None))
+    list(batches)
+    with pytest.raises(ValueError, match="the same on every pass"):
+        list(batches)
+
+
+def test_more_data_on_the_next_pass_is_refused_at_once():
+    sources = iter([again(), forever])
+    batches = Batches(lambda: next(sources)(), (7,))
+    list(batches)
+    with pytest.raises(ValueError, match="expected 10 samples.*received 1[0-9] or more|expected batch"):
+        list(batches)
+
+
+def test_a_generator_is_let_off_but_for_the_number_of_samples():
+    random = np.random.default_rng(0)
+    batches = Batches((random.normal(size=(4, 7)) for _ in itertools.count()), (7,), steps=2)
+    first, second = (np.concatenate(list(batches)) for _ in range(2))
+    assert (first != second).any()
+    uneven = Batches(forever(4), (7,), steps=2)  # 4 + 4, then 2 + 4
+    list(uneven)
+    with pytest.raises(ValueError, match="expected 8 samples.*received 6.*choose steps="):
+        list(uneven)
+
+
+def test_about_tells_data_apart():
+    def about(source, **options):
+        return Batches(source, (7,), **options).about()
+
+    wanted = about(X, batch_size=4)
+    assert wanted == {"kind": "array", "samples": 10, "steps": 3, "first": wanted["first"]}
+    assert json.loads(json.dumps(wanted)) == wanted
+    assert about(X.astype("uint8"), batch_size=4) == wanted  # the model is given the same numbers
+    assert about(np.asfortranarray(X), batch_size=4) == wanted
+    other = X.copy()
+    other[3, 6] += 1e-3
+    for source, size in ((other, 4), (X[:9], 4), (X, 5)):
+        assert about(source, batch_size=size) != wanted
+    firsts = [about(source)["first"] for source in (dataset(X), Numbers(), again())]
+    assert firsts == [wanted["first"]] * 3
+    assert about(again())["samples"] is None and about(dataset(X))["steps"] == 3
+
+
+def test_about_takes_nothing_from_a_generator():
+    batches = Batches(forever(), (7,), steps=2)
+    assert batches.about() == {"kind": "generator", "samples": None, "steps": 2, "first": None}
+    np.testing.assert_array_equal(np.concatenate(list(batches)), X)
+    assert batches.first == Batches(X, (7,), batch_size=5).about()["first"]
+
+
+def test_the_checksum_is_of_the_whole_first_batch_and_of_any_dtype():
+    changed = np.where(np.arange(10)[:, None] == 4, 0, X)
+    for dtype in ("uint8", "float64", "bfloat16", "float16"):
+        batches = [Batches(x, (7,), batch_size=5, dtype=dtype) for x in (X, changed)]
+        first, other = (b.about()["first"] for b in batches)
+        assert first != other
+        assert len(list(batches[0])) == 2
 
 
 @pytest.mark.parametrize("name", ["batch_size", "steps"])
@@ -221,9 +506,20 @@ def test_a_generator_without_steps_is_refused():
             Batches(source, (7,))
 
 
+@pytest.mark.parametrize("make", [lambda: X, lambda: dataset(X), Numbers], ids=["array", "tf.data", "PyDataset"])
+def test_more_steps_than_there_are_batches_are_refused_before_any_work(make):
+    with pytest.raises(ValueError, match="expected 4 batches a pass, as steps= says, received data of 3"):
+        Batches(make(), (7,), batch_size=4, steps=4)
+    assert Batches(make(), (7,), batch_size=4, steps=3).count() == 10
+
+
 @pytest.mark.parametrize(
     ("make", "steps", "received"),
-    [(lambda: X, 9, 3), (lambda: dataset(X), 4, 3), (lambda: again(), 4, 3), (lambda: iter([X[:4]] * 5), 7, 5)],
+    [
+        (lambda: dataset(X).filter(always), 4, 3),
+        (lambda: again(), 4, 3),
+        (lambda: iter([X[:4]] * 5), 7, 5),
+    ],
 )
 def test_data_that_ends_early_is_refused(make, steps, received):
     batches = Batches(make(), (7,), batch_size=4, steps=steps)
@@ -240,7 +536,7 @@ def test_a_finite_generator_that_is_used_up_is_refused_on_the_next_pass():
 
 def test_data_of_another_length_on_the_next_pass_is_refused():
     lengths = iter([10, 8])
-    batches = Batches(lambda: iter([X[: next(lengths)]]), (7,))
+    batches = Batches(lambda: iter([X[:5], X[5 : next(lengths)]]), (7,))
     list(batches)
     with pytest.raises(ValueError, match="expected 10 samples, as on the pass before, received 8"):
         list(batches)
