@@ -37,7 +37,9 @@ class ConvInverse(LearnedInverse):
         features = int(np.prod(self.windows.sizes)) * self.output_shape[-1] // self.groups
         return Ridge(features, self.input_shape[-1] // self.groups, self.groups)
 
-    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def design(
+        self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         if self._table is None:
             self._table = self.windows.windows()
         channels, filters, groups = self.input_shape[-1], self.output_shape[-1], self.groups

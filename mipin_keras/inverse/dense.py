@@ -29,7 +29,9 @@ class DenseInverse(LearnedInverse):
     def regression(self) -> Ridge:
         return Ridge(*self.weight_shapes[0])
 
-    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def design(
+        self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         features, targets = self.weight_shapes[0]
         return signal.numpy().reshape(1, -1, features), x.numpy().reshape(1, -1, targets)
 
@@ -50,33 +52,43 @@ class DenseInverse(LearnedInverse):
 
 @register_inverse(keras.layers.BatchNormalization)
 class ChannelInverse(LearnedInverse):
-    """``x_i = w_i s_i + b_i``, one ridge regression a channel, for affine per-channel layers."""
+    """``x_i = w_i s_i + b_i``, one ridge regression a channel, for affine per-channel layers.
+
+    Where the layer works on several axes, the last ones, one for each of their elements.
+    """
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
-        axis = getattr(self.layer, "axis", -1)
-        rank = len(self.input_shape) + 1
-        if axis not in (-1, rank - 1):
+        axis, rank = self.layer.axis, len(self.input_shape) + 1
+        axes = sorted(a % rank for a in ([axis] if isinstance(axis, int) else axis))
+        if axes != list(range(axes[0], rank)):
             raise ValueError(f"expected layer {step} to work on the last axis, received axis={axis}; move the channels")
-        self.positions = int(np.prod(self.input_shape[:-1], dtype=int))
-        self.weight_shapes = ((self.input_shape[-1],),) * 2
+        self.positions = int(np.prod(self.input_shape[: axes[0] - 1], dtype=int))
+        self.weight_shapes = (self.input_shape[axes[0] - 1 :],) * 2
+        self._channels = int(np.prod(self.weight_shapes[0]))
 
     def regression(self) -> Ridge:
-        return Ridge(1, 1, groups=self.input_shape[-1])
+        return Ridge(1, 1, groups=self._channels)
 
-    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
-        channels = self.input_shape[-1]
-        features, targets = (np.ascontiguousarray(a.numpy().reshape(-1, channels).T)[..., None] for a in (signal, x))
+    def features(self, signal: tf.Tensor, record: Record) -> tf.Tensor:
+        """What the regression reads: the signal itself."""
+        return signal
+
+    def design(
+        self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        both = (self.features(signal, record), x)
+        features, targets = (np.ascontiguousarray(a.numpy().reshape(-1, self._channels).T)[..., None] for a in both)
         return features, targets
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
-        return kernel[:, 0, 0], bias[:, 0]
+        return kernel.reshape(self.weight_shapes[0]), bias.reshape(self.weight_shapes[1])
 
     def disassemble(self, weights: tuple[np.ndarray, ...]) -> tuple[np.ndarray, np.ndarray]:
-        return weights[0][:, None, None], weights[1][:, None]
+        return weights[0].reshape(-1, 1, 1), weights[1].reshape(-1, 1)
 
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return signal * weights[0]
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        return signal * weights[0] + weights[1]
+        return self.features(signal, record) * weights[0] + weights[1]

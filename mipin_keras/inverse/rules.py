@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kernels
+from .. import kernels, kinds
 from ..graph import Step
 from .ridge import Ridge, Solution
 
@@ -86,13 +86,16 @@ class LearnedInverse(Inverse):
         """Fresh sums of the right size."""
         raise NotImplementedError
 
-    def design(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+    def design(
+        self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Rows of the regression.
 
         Args:
             signal: Source signal at the output, ``(n, *output_shape)``.
             x: The step's input, ``(n, *input_shape)``.
             positions: int of shape ``(n, r)``, or None for all.
+            record: What :meth:`record` gave for these samples.
 
         Returns:
             Features ``(groups, rows, features)`` and targets
@@ -114,6 +117,8 @@ class LearnedInverse(Inverse):
 
 
 _INVERSES: dict[type, type[Inverse] | Callable[..., Inverse]] = {}
+# Of Keras' own operations between layers, with one tensor, by the name of their class.
+_OPERATIONS: dict[str, type[Inverse]] = {}
 # Known layers that some settings make non-invertible say so themselves; these
 # are known and not yet invertible at all.
 _LATER = (
@@ -161,22 +166,40 @@ def register_inverse(*layer_types: type) -> Callable[[type[Inverse]], type[Inver
     return register
 
 
-def find_inverse(layer: Any) -> type[Inverse] | Callable[..., Inverse] | None:
-    """The inverse registered for a layer's type or the nearest base whose call() it keeps."""
+def inverts_operations(*names: str) -> Callable[[type[Inverse]], type[Inverse]]:
+    """Class decorator: use this :class:`Inverse` for the ``keras.ops`` of these names, such as ``"Reshape"``."""
+
+    def register(inverse: type[Inverse]) -> type[Inverse]:
+        _OPERATIONS.update(dict.fromkeys(names, inverse))
+        return inverse
+
+    return register
+
+
+def find_inverse(step: Step) -> type[Inverse] | Callable[..., Inverse] | None:
+    """The inverse registered for a layer's type or the nearest base whose call() it keeps, or for an operation."""
+    layer = step.layer
     for base in type(layer).__mro__:
         if base in _INVERSES:
             return None if kernels.overrides_call(layer, base) else _INVERSES[base]
     if kernels.activation_name(layer):  # keras.ops.relu and its kin
         return _INVERSES[keras.layers.Activation]
-    if type(layer).__name__ == "Cast" and type(layer).__module__.startswith("keras."):
-        return _INVERSES[keras.layers.Identity]  # what older Keras puts between layers of mixed precision
-    return None
+    if kinds.kind_of(step) == kinds.IDENTITY:  # augmentation; what older Keras puts between layers of mixed precision
+        return _INVERSES[keras.layers.Identity]
+    if isinstance(layer, keras.layers.Layer) or not type(layer).__module__.startswith("keras."):
+        return None
+    return _OPERATIONS.get(type(layer).__name__)
 
 
 def refusal(step: Step) -> str:
     """Why a step has no inverse, and what to do about it."""
     if isinstance(step.layer, _LATER) or len(step.inputs) != 1:
         return f"layer {step} merges several tensors, which MIP-IN cannot invert yet"
+    if isinstance(step.layer, keras.layers.Lambda):
+        return (
+            f"layer {step} hides what it computes; write it with keras.ops, or as a layer of your own and register an "
+            "inverse for that with @mipin_keras.register_inverse"
+        )
     return (
         f"MIP-IN knows no inverse for layer {step}, defined in {type(step.layer).__module__}; write one and register "
         f"it with @mipin_keras.register_inverse({type(step.layer).__name__}), or stop the explanation above it with "
@@ -190,7 +213,7 @@ def make_inverse(step: Step, **options: Any) -> Inverse:
     Raises:
         ValueError: If there is none, or the layer's settings have none.
     """
-    inverse = find_inverse(step.layer)
+    inverse = find_inverse(step)
     if inverse is None or len(step.inputs) != 1:
         raise ValueError(refusal(step))
     if not all(isinstance(size, int) for size in (*step.input_shape, *step.output_shape)):
