@@ -95,15 +95,24 @@ def step_of(layer, shape):
     return ModelGraph(keras.Sequential(layers)).steps[0]
 
 
+def operation_step(function, shape):
+    """The first step of a model that starts with ``function``, of keras.ops, on inputs (n, *shape)."""
+    x = keras.Input(shape)
+    y = function(x)
+    for _ in range(len(y.shape) - 2):
+        y = keras.ops.max(y, axis=1)
+    return ModelGraph(keras.Model(x, keras.layers.Dense(1)(y) if len(y.shape) > 1 else y[:, None])).steps[0]
+
+
 def inverse_of(layer, shape, **options):
     """The inverse of ``layer`` on inputs (n, *shape)."""
     return make_inverse(step_of(layer, shape), **options)
 
 
-def fitted_weights(inverse, signal, x, ridge):
+def fitted_weights(inverse, signal, x, ridge, record=()):
     """A learned inverse's float64 weights from all rows of some samples."""
     sums = inverse.regression()
-    sums.update(*inverse.design(signal, x, None))
+    sums.update(*inverse.design(signal, x, None, record))
     solution = sums.solve(ridge)
     return inverse.assemble(solution.kernel, solution.bias)
 

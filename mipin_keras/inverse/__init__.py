@@ -1,6 +1,6 @@
 """MIP-IN: the inverse of a network, learned layer by layer from a logit down."""
 
-from . import conv, dense, pooling, structural  # each registers its inverses
+from . import affine, conv, dense, normalization, pooling, structural  # each registers its inverses
 from .analyzer import MIPIN, TrainedMIPIN
 from .rules import Inverse, LearnedInverse, register_inverse
 
@@ -9,8 +9,10 @@ __all__ = [
     "Inverse",
     "LearnedInverse",
     "TrainedMIPIN",
+    "affine",
     "conv",
     "dense",
+    "normalization",
     "pooling",
     "register_inverse",
     "structural",

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..graph import Step
+from .dense import PerChannel, rows_at
 from .ridge import Ridge
 from .rules import Inverse, LearnedInverse, Record, Weights, register_merge
 
@@ -19,15 +20,6 @@ _L = keras.layers
 # A gate g hands on y = x g; back goes y g / (g² + GATE²), which is y / g up to
 # (GATE / g)² of it, and nothing where the gate is shut.
 GATE = 1e-3
-
-
-def rows_at(tensor: tf.Tensor, positions: np.ndarray | None) -> np.ndarray:
-    """``(n, ..., channels)`` as rows ``(n r, channels)``: all positions, or some of each sample."""
-    channels = tensor.shape[-1]
-    flat = tf.reshape(tensor, (tensor.shape[0], -1, channels))
-    if positions is not None:
-        flat = tf.gather(flat, positions, axis=1, batch_dims=1)
-    return flat.numpy().reshape(-1, channels)
 
 
 class _Merge(Inverse):
@@ -87,7 +79,7 @@ class SumInverse(_Merge, LearnedInverse):
     def design(
         self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
     ) -> tuple[np.ndarray, np.ndarray]:
-        return rows_at(signal, positions)[None], rows_at(x, positions)[None]
+        return rows_at(signal, positions, signal.shape[-1])[None], rows_at(x, positions, x.shape[-1])[None]
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         return kernel[0], bias[0]
@@ -142,15 +134,13 @@ class ConcatenateInverse(_Merge):
 
 
 @register_merge(_L.Multiply, operations=("Multiply",))
-class GateInverse(_Merge, LearnedInverse):
+class GateInverse(_Merge, PerChannel):
     """``y = x g`` with a gate g, as in squeeze and excitation: the gate is taken from the forward pass, like a mask.
 
     The signal over the gate, then a ridge regression a channel. What makes
     the gate gets no signal. Without ``forward_relu`` the gate is not looked
     at either.
     """
-
-    sampled = True
 
     def __init__(self, step: Step, *, gate: int | None = None, **options: Any):
         super().__init__(step, **options)
@@ -163,8 +153,7 @@ class GateInverse(_Merge, LearnedInverse):
         self.gate = self.numbers.index(gate)
         if self.shapes[1 - self.gate] != self.output_shape:
             raise ValueError(f"expected layer {step} to gate a tensor of its output's shape, received {self.shapes}")
-        self.positions = math.prod(self.output_shape[:-1])
-        self.weight_shapes = ((self.output_shape[-1],),) * 2
+        self.over(self.output_shape)
 
     def carries(self, numbers: tuple[int, ...]) -> tuple[int | None, ...]:
         return tuple(None if position == self.gate else number for position, number in enumerate(numbers))
@@ -172,25 +161,13 @@ class GateInverse(_Merge, LearnedInverse):
     def record(self, x: Any, y: tf.Tensor) -> Record:
         return (x[self.gate],) if self.forward_relu else ()
 
-    def regression(self) -> Ridge:
-        return Ridge(1, 1, groups=self.output_shape[-1])
-
     def target(self, x: Any) -> tf.Tensor:
         return x[1 - self.gate]
 
     def reconstruction(self, source: Any) -> tf.Tensor:
         return source[1 - self.gate]
 
-    def design(
-        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> tuple[np.ndarray, np.ndarray]:
-        features, targets = rows_at(self._opened(signal, record), positions), rows_at(x, positions)
-        return np.ascontiguousarray(features.T)[..., None], np.ascontiguousarray(targets.T)[..., None]
-
-    def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
-        return kernel[:, 0, 0], bias[:, 0]
-
-    def _opened(self, signal: tf.Tensor, record: Record) -> tf.Tensor:
+    def features(self, signal: tf.Tensor, record: Record) -> tf.Tensor:
         if not record:
             return signal
         gate = tf.cast(record[0], signal.dtype)
@@ -200,10 +177,10 @@ class GateInverse(_Merge, LearnedInverse):
         return (None, found) if self.gate == 0 else (found, None)
 
     def attribution(self, signal: Any, record: Record, weights: Weights) -> Any:
-        return self._placed(self._opened(signal, record) * weights[0])
+        return self._placed(self.features(signal, record) * weights[0])
 
     def source(self, signal: Any, record: Record, weights: Weights) -> Any:
-        return self._placed(self._opened(signal, record) * weights[0] + weights[1])
+        return self._placed(self.features(signal, record) * weights[0] + weights[1])
 
 
 class FanOutInverse(LearnedInverse):
@@ -241,8 +218,8 @@ class FanOutInverse(LearnedInverse):
     def design(
         self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
     ) -> tuple[np.ndarray, np.ndarray]:
-        features = np.stack([rows_at(part, positions) for part in signal], axis=1)  # (rows, count, channels)
-        targets = rows_at(x, positions)
+        targets, *parts = (rows_at(tensor, positions, x.shape[-1]) for tensor in (x, *signal))
+        features = np.stack(parts, axis=1)  # (rows, count, channels)
         if self.full:
             return features.reshape(1, len(features), -1), targets[None]
         return np.ascontiguousarray(features.transpose(2, 0, 1)), np.ascontiguousarray(targets.T)[..., None]

@@ -10,7 +10,8 @@ import tensorflow as tf
 
 from .. import kernels
 from ..graph import Step
-from .rules import Inverse, Record, Weights, register_inverse
+from .rules import Inverse, Record, Weights, inverts_operations, register_inverse
+from .structural import touches_batch
 
 
 @register_inverse(*kernels.MAX_POOLINGS)
@@ -116,36 +117,66 @@ class AveragePoolInverse(Inverse):
         return tf.reshape(mean, tf.concat([[n], self.input_shape], 0))
 
 
-class _GlobalInverse(Inverse):
-    """What the global poolings share: the signal with its spatial axes put back, as size 1."""
+class ReductionInverse(Inverse):
+    """What the global poolings and the reductions of ``keras.ops`` share: the axes that are gone."""
+
+    def __init__(self, step: Step, **options: Any):
+        super().__init__(step, **options)
+        rank = len(self.input_shape) + 1
+        axes = getattr(self.layer, "axis", tuple(range(1, rank - 1)))  # a global pooling: all but batch and channels
+        if axes is None or 0 in (gone := sorted(a % rank for a in ([axes] if isinstance(axes, int) else axes))):
+            raise ValueError(touches_batch(step))
+        self.gone = gone
+        self._spread = [1 if axis + 1 in gone else size for axis, size in enumerate(self.input_shape)]
+        self.count = int(np.prod([self.input_shape[axis - 1] for axis in gone]))
 
     def spread(self, signal: tf.Tensor) -> tf.Tensor:
-        ones = [1] * (len(self.input_shape) - 1)
-        return tf.reshape(signal, [-1, *ones, self.input_shape[-1]])
+        """The signal with the axes put back, as size 1."""
+        return tf.reshape(signal, [-1, *self._spread])
 
 
 @register_inverse(
     keras.layers.GlobalAveragePooling1D, keras.layers.GlobalAveragePooling2D, keras.layers.GlobalAveragePooling3D
 )
-class GlobalAveragePoolInverse(_GlobalInverse):
-    """Every element gets the signal of its channel."""
+@inverts_operations("Mean")
+class MeanInverse(ReductionInverse):
+    """Every element gets the signal of its mean, the pseudo-inverse."""
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         shape = tf.concat([tf.shape(signal)[:1], self.input_shape], 0)
         return tf.broadcast_to(self.spread(signal), shape)
 
 
-@register_inverse(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D)
-class GlobalMaxPoolInverse(_GlobalInverse):
-    """The signal of a channel goes to its maximum, the first of equal ones."""
-
-    def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
-        channels = self.input_shape[-1]
-        flat = tf.reshape(x, (tf.shape(x)[0], -1, channels))
-        return (tf.argmax(flat, axis=1, output_type=tf.int32),)
+@inverts_operations("Sum")
+class SumInverse(MeanInverse):
+    """Every element gets an equal part of the signal of its sum, the pseudo-inverse."""
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        elements = int(np.prod(self.input_shape[:-1]))
-        chosen = tf.one_hot(record[0], elements, axis=1, dtype=signal.dtype)
-        switches = tf.reshape(chosen, tf.concat([tf.shape(chosen)[:1], self.input_shape], 0))
-        return self.spread(signal) * switches
+        return super().source(signal / self.count, record, weights)
+
+
+@register_inverse(keras.layers.GlobalMaxPooling1D, keras.layers.GlobalMaxPooling2D, keras.layers.GlobalMaxPooling3D)
+@inverts_operations("Max", "Amax")
+class MaxInverse(ReductionInverse):
+    """The signal goes to the maximum, the first of equal ones."""
+
+    def __init__(self, step: Step, **options: Any):
+        super().__init__(step, **options)
+        if getattr(self.layer, "initial", None) is not None:
+            raise ValueError(
+                f"expected layer {step} to take the maximum of its input alone, received initial={self.layer.initial}; "
+                "take keras.ops.max without it"
+            )
+        rank = len(self.input_shape) + 1
+        self._order = [axis for axis in range(rank) if axis not in self.gone] + self.gone
+
+    def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
+        kept = [self.input_shape[axis - 1] for axis in self._order[1 : -len(self.gone)]]
+        flat = tf.reshape(tf.transpose(x, self._order), [-1, *kept, self.count])
+        return (tf.argmax(flat, axis=-1, output_type=tf.int32),)
+
+    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        chosen = tf.one_hot(record[0], self.count, on_value=True, off_value=False, dtype=tf.bool)
+        switches = tf.reshape(chosen, [-1, *(self.input_shape[axis - 1] for axis in self._order[1:])])
+        switches = tf.transpose(switches, np.argsort(self._order).tolist())
+        return tf.where(switches, self.spread(signal), tf.zeros((), signal.dtype))

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kernels
+from .. import kernels, kinds
 from ..graph import Step
 from .ridge import Ridge
 
@@ -132,6 +132,8 @@ class LearnedInverse(Inverse):
 
 
 _INVERSES: dict[type, type[Inverse] | Callable[..., Inverse]] = {}
+# Of Keras' own operations between layers, with one tensor, by the name of their class.
+_OPERATIONS: dict[str, type[Inverse]] = {}
 _MERGES: dict[type | str, type[Inverse]] = {}
 
 
@@ -178,22 +180,35 @@ def register_inverse(*layer_types: type) -> Callable[[type[Inverse]], type[Inver
     return register
 
 
-def find_inverse(layer: Any) -> type[Inverse] | Callable[..., Inverse] | None:
-    """The inverse registered for a layer's type or the nearest base whose call() it keeps."""
+def inverts_operations(*names: str) -> Callable[[type[Inverse]], type[Inverse]]:
+    """Class decorator: use this :class:`Inverse` for the ``keras.ops`` of these names, such as ``"Reshape"``."""
+
+    def register(inverse: type[Inverse]) -> type[Inverse]:
+        _OPERATIONS.update(dict.fromkeys(names, inverse))
+        return inverse
+
+    return register
+
+
+def find_inverse(step: Step) -> type[Inverse] | Callable[..., Inverse] | None:
+    """The inverse registered for a layer's type or the nearest base whose call() it keeps, or for an operation."""
+    layer = step.layer
     for base in type(layer).__mro__:
         if base in _INVERSES:
             return None if kernels.overrides_call(layer, base) else _INVERSES[base]
     if kernels.activation_name(layer):  # keras.ops.relu and its kin
         return _INVERSES[keras.layers.Activation]
-    if type(layer).__name__ == "Cast" and type(layer).__module__.startswith("keras."):
-        return _INVERSES[keras.layers.Identity]  # what older Keras puts between layers of mixed precision
-    return None
+    if kinds.kind_of(step) == kinds.IDENTITY:  # augmentation; what older Keras puts between layers of mixed precision
+        return _INVERSES[keras.layers.Identity]
+    if isinstance(layer, keras.layers.Layer) or not type(layer).__module__.startswith("keras."):
+        return None
+    return _OPERATIONS.get(type(layer).__name__)
 
 
 def find_merge(step: Step) -> type[Inverse] | Callable[..., Inverse] | None:
     """The inverse of a step that merges several tensors; None where there is none, or constants are among them."""
     layer = step.layer
-    own = find_inverse(layer)
+    own = find_inverse(step)
     if getattr(own, "merges", False):  # a user's
         return own
     if len(keras.tree.flatten(step.arguments[0])) != len(step.inputs):
@@ -208,6 +223,11 @@ def find_merge(step: Step) -> type[Inverse] | Callable[..., Inverse] | None:
 
 def refusal(step: Step) -> str:
     """Why a step has no inverse, and what to do about it."""
+    if isinstance(step.layer, keras.layers.Lambda):
+        return (
+            f"layer {step} hides what it computes; write it with keras.ops, or as a layer of your own and register an "
+            "inverse for that with @mipin_keras.register_inverse"
+        )
     return (
         f"MIP-IN knows no inverse for layer {step}, defined in {type(step.layer).__module__}"
         f"{' and called on several tensors' if len(step.inputs) > 1 else ''}; write one and register "
@@ -222,7 +242,7 @@ def make_inverse(step: Step, **options: Any) -> Inverse:
     Raises:
         ValueError: If there is none, or the layer's settings have none.
     """
-    inverse = find_inverse(step.layer) if len(step.inputs) == 1 else find_merge(step)
+    inverse = find_inverse(step) if len(step.inputs) == 1 else find_merge(step)
     if inverse is None:
         raise ValueError(refusal(step))
     if not all(isinstance(size, int) for shape in (*step.input_shapes, step.output_shape) for size in shape):

@@ -10,13 +10,33 @@ import tensorflow as tf
 
 from .. import kernels
 from ..graph import Step
-from .rules import Inverse, Record, Weights, register_inverse
+from .rules import Inverse, Record, Weights, inverts_operations, register_inverse
 
 _L = keras.layers
 
 
-class ActivationInverse(Inverse):
+def touches_batch(step: Step) -> str:
+    """The message for an operation that mixes samples, or moves the axis that they lie on."""
+    return (
+        f"expected layer {step} to leave the batch axis, the first, as it is, received one that mixes samples, or that "
+        "would for some size of the batch; name the axes of one sample, or put -1 first in a new shape"
+    )
+
+
+@register_inverse(_L.PReLU)
+class MaskInverse(Inverse):
     """Forward ReLU: the signal stays where the activation is not 0 (Eq. 9)."""
+
+    def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
+        return (y != 0,) if self.forward_relu else ()
+
+    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        return tf.where(record[0], signal, tf.zeros((), signal.dtype)) if self.forward_relu else signal
+
+
+@register_inverse(_L.Activation, _L.ReLU, _L.LeakyReLU, _L.ELU, _L.Softmax)
+class ActivationInverse(MaskInverse):
+    """The same for an activation by its name: any that works element by element."""
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
@@ -28,15 +48,6 @@ class ActivationInverse(Inverse):
                 "functions of keras.activations; put your own function into a layer and register an inverse for it "
                 "with @mipin_keras.register_inverse"
             )
-
-    def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
-        return (y != 0,) if self.forward_relu else ()
-
-    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        return tf.where(record[0], signal, tf.zeros((), signal.dtype)) if self.forward_relu else signal
-
-
-register_inverse(_L.Activation, _L.ReLU, _L.LeakyReLU, _L.ELU, _L.Softmax)(ActivationInverse)
 
 
 @register_inverse(
@@ -51,20 +62,46 @@ class IdentityInverse(Inverse):
 
 
 @register_inverse(_L.Flatten, _L.Reshape)
+@inverts_operations("Reshape", "Squeeze", "ExpandDims")
 class ReshapeInverse(Inverse):
     """The signal in the shape of the input."""
+
+    def __init__(self, step: Step, **options: Any):
+        super().__init__(step, **options)
+        axes = getattr(self.layer, "axis", ())  # of squeeze and expand_dims; None squeezes a batch of one too
+        axes = [axes] if isinstance(axes, int) else axes
+        rank = 1 + max(len(self.input_shape), len(self.output_shape))
+        if axes is None or 0 in [a % rank for a in axes] or np.prod(self.input_shape) != np.prod(self.output_shape):
+            raise ValueError(touches_batch(step))
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return tf.reshape(signal, [-1, *self.input_shape])
 
 
 @register_inverse(_L.Permute)
+@inverts_operations("Transpose")
 class PermuteInverse(Inverse):
     """The axes back in their order."""
 
+    def __init__(self, step: Step, **options: Any):
+        super().__init__(step, **options)
+        rank = len(self.input_shape) + 1
+        axes = (0, *self.layer.dims) if isinstance(self.layer, _L.Permute) else self.layer.axes
+        axes = [a % rank for a in (range(rank)[::-1] if axes is None else axes)]
+        if axes[0] != 0:
+            raise ValueError(touches_batch(step))
+        self._order = np.argsort(axes).tolist()
+
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        order = np.argsort(self.layer.dims) + 1
-        return tf.transpose(signal, [0, *order.tolist()])
+        return tf.transpose(signal, self._order)
+
+
+@register_inverse(_L.RepeatVector)
+class RepeatVectorInverse(Inverse):
+    """The mean over the copies, the pseudo-inverse."""
+
+    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        return tf.reduce_mean(signal, axis=1)
 
 
 def _pairs(amounts: Any) -> list[tuple[int, int]]:
@@ -79,38 +116,97 @@ def _pairs(amounts: Any) -> list[tuple[int, int]]:
 class ZeroPaddingInverse(Inverse):
     """The padding cut off."""
 
+    def before(self) -> list[int]:
+        """How much was added before each axis, the batch's too."""
+        return [0, *(low for low, _ in _pairs(self.layer.padding)), 0]
+
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        before = [low for low, _ in _pairs(self.layer.padding)]
-        return tf.slice(signal, [0, *before, 0], [-1, *self.input_shape])
+        return tf.slice(signal, self.before(), [-1, *self.input_shape])
+
+
+@inverts_operations("Pad")
+class PadInverse(ZeroPaddingInverse):
+    """The same for ``keras.ops.pad`` with a constant, on any axis but the batch's."""
+
+    def __init__(self, step: Step, **options: Any):
+        super().__init__(step, **options)
+        if self.layer.mode != "constant":
+            raise ValueError(
+                f"expected layer {step} to pad with a constant, received mode={self.layer.mode!r}, which copies; pad "
+                "with zeros, or put it into a layer of your own and register an inverse with "
+                "@mipin_keras.register_inverse"
+            )
+        if any(self._widths()[0]):
+            raise ValueError(touches_batch(step))
+
+    def _widths(self) -> list[tuple[int, int]]:
+        widths = list(self.layer.pad_width)  # one pair may stand for all axes
+        return widths * (len(self.input_shape) + 1) if len(widths) == 1 else widths
+
+    def before(self) -> list[int]:
+        return [low for low, _ in self._widths()]
 
 
 @register_inverse(_L.Cropping1D, _L.Cropping2D, _L.Cropping3D)
 class CroppingInverse(Inverse):
     """Zeros where the layer cut off: the output knows nothing of it."""
 
+    def cut(self) -> list[tuple[int, int]]:
+        """How much was cut off before and after each spatial axis."""
+        return _pairs(self.layer.cropping)
+
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        return tf.pad(signal, [[0, 0], *_pairs(self.layer.cropping), [0, 0]])
+        return tf.pad(signal, [[0, 0], *self.cut(), [0, 0]])
 
 
-@register_inverse(_L.UpSampling1D, _L.UpSampling2D, _L.UpSampling3D)
-class UpSamplingInverse(Inverse):
-    """The least-squares inverse of the interpolation, axis by axis.
+@register_inverse(_L.CenterCrop)
+class CenterCropInverse(CroppingInverse):
+    """The same around the centre."""
+
+    def __init__(self, step: Step, **options: Any):
+        super().__init__(step, **options)
+        if any(low < 0 or high < 0 for low, high in self.cut()):
+            raise ValueError(
+                f"expected layer {step} to cut its input off, received one of {self.input_shape}, which it resizes; "
+                "use keras.layers.Resizing"
+            )
+
+    def cut(self) -> list[tuple[int, int]]:
+        sizes = zip(self.input_shape, (self.layer.height, self.layer.width), strict=False)
+        return [((n - kept) // 2, n - kept - (n - kept) // 2) for n, kept in sizes]
+
+
+@register_inverse(_L.UpSampling1D, _L.UpSampling2D, _L.UpSampling3D, _L.Resizing)
+class InterpolationInverse(Inverse):
+    """The least-squares inverse of an interpolation, axis by axis.
 
     For nearest-neighbour upsampling this is the mean over each block.
     """
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
-        self._inverses = []
-        spatial = self.input_shape[:-1]
-        for axis, size in enumerate(spatial):
-            # Interpolation is separable and keeps constants: a unit step along
-            # one axis shows that axis' matrix.
-            steps = np.expand_dims(np.eye(size, dtype=np.float32), [1 + a for a in range(len(spatial)) if a != axis])
-            seen = np.asarray(self.layer(np.broadcast_to(steps, (size, *spatial))[..., None]))[..., 0]
-            for other in reversed([a for a in range(len(spatial)) if a != axis]):
-                seen = seen.take(0, axis=1 + other)
-            self._inverses.append(np.linalg.pinv(seen.astype(np.float64)))
+        for name in ("crop_to_aspect_ratio", "pad_to_aspect_ratio"):
+            if getattr(self.layer, name, False):
+                raise ValueError(f"expected layer {step} to resize alone, received {name}=True; crop or pad before it")
+        if not keras.backend.is_float_dtype(self.layer.compute_dtype):
+            raise ValueError(
+                f"expected layer {step} to resize in floating point, received dtype {self.layer.compute_dtype}, which "
+                "rounds; make it with dtype='float32'"
+            )
+        spatial = len(self.input_shape) - 1
+        self._inverses = [np.linalg.pinv(self._matrix(axis, spatial)) for axis in range(spatial)]
+
+    def _matrix(self, axis: int, spatial: int) -> np.ndarray:
+        """What the layer does along one spatial axis, ``(before, after)`` in float64.
+
+        Interpolation is separable and keeps constants: unit steps along this
+        axis, a few at a time, show it where the others have one element.
+        """
+        size = self.input_shape[axis]
+        units = np.eye(size, dtype=np.float32).reshape(size, *(size if a == axis else 1 for a in range(spatial)), 1)
+        seen = [np.asarray(self.layer(units[i : i + 16])) for i in range(0, size, 16)]
+        first = (slice(None), *(slice(None) if a == axis else 0 for a in range(spatial)), 0)
+        return np.concatenate([part[first] for part in seen]).astype(np.float64)
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         for axis, matrix in enumerate(self._inverses):

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 import mipin_keras
-from mipin_keras.graph import ModelGraph
+from mipin_keras.graph import ModelGraph, Step
 from mipin_keras.inverse import rules
 from mipin_keras.inverse.dense import DenseInverse
 from mipin_keras.inverse.network import InverseNetwork
@@ -37,6 +37,11 @@ class Louder(L.Dense):
 
 class Renamed(L.Dense):
     """Dense with another name."""
+
+
+def found(layer):
+    """The inverse for a layer, in a model or not."""
+    return rules.find_inverse(Step(0, "name", layer, False, (0,), 1, ((3,),), (3,), ((), {})))
 
 
 def test_a_users_own_layer(registry, rng):
@@ -87,9 +92,9 @@ def test_a_record_of_ones_own_follows_its_sample(registry, rng):
 
 
 def test_a_subclass_that_keeps_its_call_is_covered_and_one_that_does_not_is_not(registry):
-    assert rules.find_inverse(Renamed(2)) is DenseInverse
+    assert found(Renamed(2)) is DenseInverse
     assert isinstance(inverse_of(Renamed(2), (3,)), DenseInverse)
-    assert rules.find_inverse(Louder(2)) is None
+    assert found(Louder(2)) is None
     with pytest.raises(ValueError, match=r"'loud' \(Louder\).*register_inverse\(Louder\)"):
         inverse_of(Louder(2, name="loud"), (3,))
 
@@ -98,7 +103,7 @@ def test_a_subclass_that_keeps_its_call_is_covered_and_one_that_does_not_is_not(
         pass
 
     assert type(inverse_of(Louder(2), (3,))) is LouderInverse
-    assert rules.find_inverse(Renamed(2)) is DenseInverse  # the nearest base, not the newest entry
+    assert found(Renamed(2)) is DenseInverse  # the nearest base, not the newest entry
 
 
 def test_registering_again_replaces_and_several_types_share(registry):
@@ -116,7 +121,7 @@ def test_registering_again_replaces_and_several_types_share(registry):
     class Second(mipin_keras.Inverse):
         pass
 
-    assert rules.find_inverse(A()) is First and rules.find_inverse(B()) is Second
+    assert found(A()) is First and found(B()) is Second
 
 
 @pytest.mark.parametrize("wrong", [(), (3,), ("Dense",), (int,), (L.Dense(2),), (L.Dense, None)])
@@ -131,7 +136,7 @@ def test_wrong_layer_types_are_refused(wrong, registry):
 def test_a_class_that_is_no_inverse_is_refused(wrong, registry):
     with pytest.raises(TypeError, match=r"expected a subclass of mipin_keras\.Inverse, received"):
         mipin_keras.register_inverse(Scale)(wrong)
-    assert rules.find_inverse(Scale()) is None
+    assert found(Scale()) is None
 
 
 def test_an_inverse_without_source_says_so(registry):
@@ -146,15 +151,20 @@ def test_an_inverse_without_source_says_so(registry):
 @pytest.mark.parametrize(
     "layer",
     [
-        L.LSTM(2), L.LayerNormalization(), L.Conv2DTranspose(2, 2), L.DepthwiseConv2D(2), L.SeparableConv2D(2, 2),
-        L.Rescaling(0.5), L.PReLU(), L.Lambda(lambda x: x, output_shape=lambda s: s), L.UnitNormalization(),
+        L.LSTM(2), L.EinsumDense("abcd,de->abce", (6, 6, 3)), L.Bidirectional(L.GRU(2)),
+        L.Lambda(lambda x: x, output_shape=lambda s: s),
     ],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
 def test_an_unknown_layer_is_refused_by_name_and_type(layer):
-    shape = (6, 6, 2) if type(layer).__name__ != "LSTM" else (4, 3)
+    shape = (6, 6, 2) if type(layer).__name__ not in ("LSTM", "Bidirectional") else (4, 3)
     with pytest.raises(ValueError, match=rf"'{layer.name}' \({type(layer).__name__}\).*register_inverse"):
         inverse_of(layer, shape)
+
+
+def test_lambda_is_refused_with_what_to_write_instead():
+    with pytest.raises(ValueError, match=r"'mine' \(Lambda\) hides .*keras\.ops.*layer of your own.*register_inverse"):
+        inverse_of(L.Lambda(lambda x: x, output_shape=lambda s: s, name="mine"), (3,))
 
 
 def functional(merge):
@@ -185,11 +195,11 @@ def test_operations_that_are_unknown_are_refused():
 
 
 def test_all_problems_are_said_at_once_before_any_work():
-    model = keras.Sequential([keras.Input((6, 6, 2)), L.LayerNormalization(name="one"), L.PReLU(name="two"),
-                              L.Flatten(), L.Dense(2)])  # fmt: skip
+    layers = [Scale(name="one"), L.EinsumDense("abcd,de->abce", (6, 6, 2), name="two"), L.Flatten(), L.Dense(2)]
+    model = keras.Sequential([keras.Input((6, 6, 2)), *layers])
     with pytest.raises(ValueError) as refused:
         mipin_keras.create_analyzer("mipin", model)
-    assert "'one' (LayerNormalization)" in str(refused.value) and "'two' (PReLU)" in str(refused.value)
+    assert "'one' (Scale)" in str(refused.value) and "'two' (EinsumDense)" in str(refused.value)
     assert str(refused.value).count("input_layer=") >= 1
 
 
@@ -216,7 +226,9 @@ def test_keras_activation_operations_have_the_activations_inverse():
         (L.MaxPooling2D(2), (4, 4, 1)), (L.MaxPooling2D(3, 1), (4, 4, 1)), (L.AveragePooling2D(2), (4, 4, 1)),
         (L.GlobalMaxPooling2D(), (4, 4, 1)), (L.GlobalAveragePooling2D(), (4, 4, 1)), (L.Flatten(), (4, 2)),
         (L.Permute((2, 1)), (4, 2)), (L.ZeroPadding2D(1), (4, 4, 1)), (L.Cropping2D(1), (4, 4, 1)),
-        (L.UpSampling2D(2), (4, 4, 1)), (L.Dropout(0.5), (4,)),
+        (L.UpSampling2D(2), (4, 4, 1)), (L.Dropout(0.5), (4,)), (L.LayerNormalization(), (4, 3)),
+        (L.GroupNormalization(2), (3, 3, 4)), (L.UnitNormalization(), (4,)), (L.Rescaling(0.1, -1), (4, 4, 3)),
+        (L.PReLU(), (4,)), (L.RepeatVector(3), (4,)), (L.Resizing(3, 5), (4, 4, 1)), (L.CenterCrop(2, 3), (4, 4, 1)),
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, L.Layer) else "",
 )  # fmt: skip
@@ -226,7 +238,7 @@ def test_a_signal_keeps_its_dtype(layer, shape, dtype, rng):
     y = tf.convert_to_tensor(layer(x))
     weights = ()
     if inverse.learned:
-        weights = tuple(w.astype(dtype) for w in fitted_weights(inverse, y, x, 1e-3))
+        weights = tuple(w.astype(dtype) for w in fitted_weights(inverse, y, x, 1e-3, inverse.record(x, y)))
     signal = tf.cast(y, dtype)
     for apply in (inverse.source, inverse.attribution):
         found = apply(signal, inverse.record(x, y), weights)
