@@ -123,7 +123,9 @@ def test_one_replica_alone_cannot_fit():
     ],
 )
 def test_the_place_of_a_process_in_its_cluster(spec, task, place):
-    cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(tf.train.ClusterSpec(spec), *task)
+    cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
+        tf.train.ClusterSpec(spec), task_type=task[0], task_id=task[1]
+    )
     if place:
         assert replicas._place(cluster) == place
     else:
