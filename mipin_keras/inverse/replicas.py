@@ -156,20 +156,36 @@ class Replicas:
         parts = max(1, min(self.count, rows))
         edges = itertools.pairwise(rows * i // parts for i in range(parts + 1))
         shares = [[None if a is None else a[start:stop] for a in arrays] for start, stop in edges]
-        if self._pool is None or parts == 1:
-            return [self._on(self._devices[0], function, shares[0])]
-        futures = [
-            self._pool.submit(self._on, *job) for job in zip(self._devices, [function] * parts, shares, strict=False)
-        ]
+        return self.each(function, shares)
+
+    def each(self, function: Callable, items: Sequence[Sequence[Any]]) -> list:
+        """Call ``function(*item)`` for each of ``items``, the first on the first device and so on.
+
+        What :meth:`run` returned goes on where it is: a batch is looked at
+        once, then walked class by class.
+
+        Args:
+            function: Gets as many arguments as an item has.
+            items: At most as many as there are replicas.
+
+        Returns, Raises:
+            As :meth:`run`.
+        """
+        if self._strategy is None:
+            return [function(*item) for item in items]
+        jobs = [(d, function, i) for d, i in zip(self._devices[: len(items)], items, strict=True)]
+        if self._pool is None or len(jobs) == 1:
+            return [self._on(*job) for job in jobs]
+        futures = [self._pool.submit(self._on, *job) for job in jobs]
         concurrent.futures.wait(futures)
         return [future.result() for future in futures]
 
-    def _on(self, device: str, function: Callable, share: list) -> Any:
+    def _on(self, device: str, function: Callable, item: Sequence[Any]) -> Any:
         token = _DEVICE.set(device)
         try:
             # In the scope, a variable of the strategy is read from its copy on the device named last.
             with self._strategy.scope(), tf.device(device):
-                return function(*share)
+                return function(*item)
         finally:
             _DEVICE.reset(token)
 

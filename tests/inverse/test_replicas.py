@@ -74,6 +74,7 @@ def test_without_a_strategy_all_is_a_plain_call(rng):
     x = rng.random((4, 2))
     ((given, none, key, thread),) = alone.run(lambda a, b: (a, b, device_key(), threading.current_thread()), x, None)
     assert given is x and none is None and key == "" and thread is threading.current_thread()
+    assert alone.each(lambda a, b: a + b, [(1, 2), (3, 4)]) == [3, 7]
     (same,) = alone.total([x])
     assert same is x
     (number,) = alone.total([np.float32(2)])
@@ -159,6 +160,10 @@ def on_two_devices(strategy):
 
     x = np.arange(5)
     assert together.run(rows, x, None) == [([0, 1], None, "CPU:0"), ([2, 3, 4], None, "CPU:1")]
+    looked = together.run(lambda x: (x, device_key()), x)
+    assert together.each(lambda x, key: (x.sum(), key == device_key()), looked) == [(1, True), (9, True)]
+    with pytest.raises(ValueError):
+        together.each(rows, [(x, None)] * 3)
     assert together.run(rows, x[:1], None) == [([0], None, "CPU:0")]
     assert together.run(rows, x[:0], None) == [([], None, "CPU:0")]
     assert device_key() == ""
