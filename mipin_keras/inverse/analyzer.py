@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,10 +11,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..analyzer import Analyzer, NotFittedError
+from .._version import __version__
+from ..analyzer import MAGIC, Analyzer, NotFittedError
 from ..checks import number, one_of, whole
+from .checkpoint import Checkpoint
 from .fitting import Fitting, Options, measure
 from .network import InverseNetwork, Seen
+from .replicas import Replicas
 
 SAMPLES = ("all", "class")
 CONV_SOLVERS = ("closed_form", "trained")
@@ -140,12 +145,27 @@ class MIPIN(Analyzer):
         """Whether at least one class is fitted."""
         return bool(self.network.weights)
 
-    def fit(self, X: Any, batch_size: int = 32, *, steps: int | None = None, verbose: int | None = None) -> MIPIN:
+    def fit(
+        self,
+        X: Any,
+        batch_size: int = 32,
+        *,
+        steps: int | None = None,
+        classes: Iterable[int] | int | None = None,
+        memory: float = 2.0,
+        checkpoint: str | os.PathLike[str] | None = None,
+        verbose: int | None = None,
+    ) -> MIPIN:
         """Learn the inverse of every class in ``classes``, from the top down (Algorithm 1).
 
         Passes over the data once or more a learned layer; memory depends on
-        the model and the batch, not on the number of samples. Interrupted, it
-        leaves the analyzer as it was.
+        the model, the batch and ``memory``, not on the number of samples.
+        Interrupted, it leaves the analyzer as it was.
+
+        In the scope of a ``tf.distribute.MirroredStrategy`` or
+        ``MultiWorkerMirroredStrategy`` each replica walks its share of the
+        samples, and the sums are all-reduced; every process gives the same
+        model, data and options.
 
         Args:
             X: An array ``(n, *input shape)`` or memmap, a batched
@@ -154,25 +174,68 @@ class MIPIN(Analyzer):
                 with ``steps``. Labels are not used.
             batch_size: Samples a batch, where ``X`` is an array.
             steps: Batches a pass.
+            classes: Fit these, and keep the others that are fitted; None for
+                those of the analyzer, anew.
+            memory: GiB. So many classes go through the data together as their
+                sums fit in there (one always does), and what the network
+                makes of the data is kept between the passes where it fits in
+                as much again. Changes the time, and the numbers by rounding
+                only.
+            checkpoint: A folder: what is learned is written there layer by
+                layer, and a fit of the same model, data and options goes on
+                from what stands there, with the same numbers.
             verbose: Instead of the analyzer's.
 
         Returns:
             The analyzer.
 
         Raises:
-            TypeError, ValueError: See :class:`mipin_keras.batches.Batches`;
-                ValueError also for a class without samples, and for a model
-                whose output is not finite.
+            TypeError, ValueError: See :class:`mipin_keras.batches.Batches` and
+                :class:`mipin_keras.inverse.checkpoint.Checkpoint`; ValueError
+                also for a class without samples, and for a model whose output
+                is not finite.
+            RuntimeError: If another host of the strategy is lost.
         """
         verbose = self.verbose if verbose is None else verbose
         one_of("verbose", verbose, (0, 1, 2))
+        budget = int(number("memory", memory, 0) * (1 << 30))
+        fitted = self.classes if classes is None else self._check_classes(classes)
         batches = self.batches(X, batch_size, steps)
-        if verbose and self.graph.stripped:
+        replicas = Replicas()
+        folder = None
+        if checkpoint is not None or replicas.hosts > 1:
+            header = self._header(fitted, budget, batches)
+            replicas.agree("the beginning of the fit", json.dumps(header, sort_keys=True))
+            folder = None if checkpoint is None else Checkpoint(checkpoint, header, writes=replicas.chief)
+        if verbose and self.graph.stripped and replicas.chief:
             print(f"mipin: explaining the logits before {self.graph.stripped!r}", flush=True)
-        fitting = Fitting(self.network, batches, self.classes, self._fit_options, verbose)
+        fitting = Fitting(
+            self.network, batches, fitted, self._fit_options, verbose,
+            memory=budget, checkpoint=folder, replicas=replicas,
+        )  # fmt: skip
         weights = fitting.run()
-        self.network.weights, self.fit_report = weights, fitting.report
+        if classes is None:
+            self.network.weights, self.fit_report = weights, fitting.report
+        else:
+            order = {node.name: place for place, node in enumerate(self.network.learned)}
+            lines = [line for line in self.fit_report if line["class"] not in weights] + fitting.report
+            self.fit_report = sorted(lines, key=lambda line: (order[line["layer"]], line["class"]))
+            self.network.weights = self.network.weights | weights
         return self
+
+    def _header(self, classes: list[int], memory: int, batches: Any) -> dict[str, Any]:
+        """What the numbers of a fit depend on."""
+        loose = (*self._loose, "classes")
+        return {
+            "magic": f"{MAGIC} checkpoint",
+            "version": __version__,
+            "name": self.name,
+            "options": {key: value for key, value in self.options.items() if key not in loose},
+            "classes": classes,
+            "memory": memory,
+            "data": batches.about(),
+            "fingerprint": self.graph.fingerprint(),
+        }
 
     def reconstruction_errors(self, X: Any, batch_size: int = 32, *, steps: int | None = None) -> list[dict[str, Any]]:
         """How well each layer's inverse reconstructs its input on any data, every position counted.

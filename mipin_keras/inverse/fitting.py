@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -10,11 +11,13 @@ import numpy as np
 import tensorflow as tf
 
 from ..batches import Batches
+from .checkpoint import Checkpoint
 from .network import InverseNetwork, Seen
 from .plan import Node
+from .replicas import Replicas
 from .ridge import Squares
 from .rules import LearnedInverse, Weights
-from .samples import Draw, Samples
+from .samples import Batch, Draw, Samples
 from .training import train
 
 
@@ -44,6 +47,12 @@ class Fitting:
         memory: Bytes that the sums of the classes which go through the data
             together may take, one class always; and as many again what the
             network makes of the data, which is kept where it fits.
+        checkpoint: What is learned is written there, and what stands there is
+            not learned again.
+        replicas: The devices and hosts that take part.
+
+    Raises:
+        ValueError: If ``conv_solver="trained"`` is to be shared among replicas.
     """
 
     def __init__(
@@ -55,6 +64,8 @@ class Fitting:
         verbose: int = 1,
         *,
         memory: int = 2 << 30,
+        checkpoint: Checkpoint | None = None,
+        replicas: Replicas | None = None,
     ):
         self.network = network
         self.batches = batches
@@ -62,10 +73,20 @@ class Fitting:
         self.options = options
         self.verbose = verbose
         self.memory = memory
-        self.report: list[dict[str, Any]] = []
+        self.checkpoint = checkpoint
+        self.replicas = replicas or Replicas()
+        if options.conv_solver == "trained" and (self.replicas.count, self.replicas.hosts) != (1, 1):
+            raise ValueError(
+                "conv_solver='trained' goes through its batches one after the other, and cannot share them among "
+                f"{self.replicas.count * self.replicas.hosts} replicas; fit outside of the strategy's scope, or take "
+                "conv_solver='closed_form'"
+            )
         self._weights: dict[int, dict[int, Weights]] = {c: {} for c in classes}
+        self._lines: dict[tuple[int, int], dict[str, Any]] = {}
         self._counts: np.ndarray | None = None
-        self.samples = Samples(network, self.passing, batches.samples, len(classes), options.seed, memory)
+        self.samples = Samples(
+            network, self.passing, batches.samples, self.replicas, len(classes), options.seed, memory
+        )
 
     def run(self) -> dict[int, dict[int, Weights]]:
         """Fit every learned node of every class.
@@ -78,17 +99,57 @@ class Fitting:
             ValueError: If a class has no samples with ``samples="class"``, or
                 the features of a layer do not determine its inverse.
         """
-        for number, node in enumerate(self.network.learned):
-            inverse = self.network.regression(node)
-            self.say(f"layer {node.name} ({number + 1} of {len(self.network.learned)})")
-            if inverse.trainable and self.options.conv_solver == "trained":
-                train(self, node, inverse)
-                continue
-            together = max(1, self.memory // inverse.regression().nbytes)
-            for i in range(0, len(self.classes), together):
-                self._solve(number, node, inverse, self.classes[i : i + together])
-            self.samples.done(node)
+        self._take_up()
+        with self.replicas.together():
+            for number, node in enumerate(self.network.learned):
+                classes = [c for c in self.classes if node.index not in self._weights[c]]
+                if classes:
+                    self.say(f"layer {node.name} ({number + 1} of {len(self.network.learned)})")
+                    self._learn(number, node, classes)
+                self.samples.done(node)
         return self._weights
+
+    @property
+    def report(self) -> list[dict[str, Any]]:
+        """One line a layer and class, from the top down."""
+        order = {node.index: place for place, node in enumerate(self.network.learned)}
+        return [self._lines[key] for key in sorted(self._lines, key=lambda key: (order[key[0]], key[1]))]
+
+    def _take_up(self) -> None:
+        """Begin where the checkpoint stands."""
+        if self.checkpoint is None:
+            return
+        pieces = self.checkpoint.load()
+        for key, (weights, lines) in pieces.items():
+            index = int(key.split()[0])
+            for (c, found), line in zip(sorted(weights.items()), lines, strict=True):
+                self._weights[c][index] = tuple(tf.constant(w, tf.float32) for w in found)
+                self._lines[index, c] = line
+        counts = self.checkpoint.state().get("counts")
+        self._counts = None if counts is None else np.asarray(counts, int)
+        if pieces:
+            self.say(f"going on from {self.checkpoint.directory}: {len(pieces)} pieces were learned before")
+
+    def _learn(self, number: int, node: Node, classes: list[int]) -> None:
+        inverse = self.network.regression(node)
+        trained = inverse.trainable and self.options.conv_solver == "trained"
+        together = len(classes) if trained else max(1, self.memory // inverse.regression().nbytes)
+        for i in range(0, len(classes), together):
+            group = classes[i : i + together]
+            if trained:
+                train(self, node, inverse, group)
+            else:
+                self._solve(number, node, inverse, group)
+            if self.checkpoint is not None:
+                weights = {c: tuple(w.numpy() for w in self._weights[c][node.index]) for c in group}
+                lines = [self._lines[node.index, c] for c in group]
+                self.checkpoint.write(f"{node.index} {node.name} {group[0]}-{group[-1]}", weights, lines)
+                if self._counts is not None:
+                    self.checkpoint.note({"counts": self._counts.tolist()})
+        lines = [self._lines[node.index, c] for c in classes]
+        if self.verbose == 1:
+            mean, part = (float(np.mean([line[key] for line in lines])) for key in ("mse", "relative"))
+            self.say(f"  reconstruction error {mean:.4g}, {part:.1%} of the variance (mean of {len(lines)} classes)")
 
     def _solve(self, number: int, node: Node, inverse: LearnedInverse, classes: list[int]) -> None:
         draws = {c: Draw.of(inverse, self.options.rows, self.count(c)) for c in classes}
@@ -96,17 +157,28 @@ class Fitting:
         above = {c: self.above(c) for c in classes}
         counts = np.zeros(self.network.graph.units, int)
         rate = max(draw.rate for draw in draws.values())
-        for batch in self.samples.batches(number, node, rate):
-            counts += self._of_each_class(batch.seen)
+
+        def design(batch: Batch, c: int) -> tuple[np.ndarray, np.ndarray] | None:
+            chosen = np.flatnonzero(self.members(batch.seen, c) & (batch.luck < draws[c].rate))
+            if not len(chosen):
+                return None
+            part = batch.at(node, c, above[c], chosen)
+            positions = self.samples.positions(number, part.samples, inverse, draws[c].take)
+            return inverse.design(part.signal, part.target, positions, part.record)
+
+        for parts in self.samples.batches(number, node, rate):
+            counts += sum(self._of_each_class(batch.seen) for batch in parts)
             for c in classes:
-                chosen = np.flatnonzero(self.members(batch.seen, c) & (batch.luck < draws[c].rate))
-                if len(chosen):
-                    part = batch.at(node, c, above[c], chosen)
-                    positions = self.samples.positions(number, part.samples, inverse, draws[c].take)
-                    sums[c].update(*inverse.design(part.signal, part.target, positions, part.record))
+
+                for rows in self.replicas.each(design, [(batch, c) for batch in parts]):
+                    if rows is not None:
+                        sums[c].update(*rows)
         if rate >= 1.0:  # every sample came by
-            self._counts = counts
-        del above
+            self._counts = self._of_all_hosts(counts)
+        if self.replicas.hosts > 1:
+            for c in classes:
+                sums[c].exchange(functools.partial(self.replicas.total, what=f"layer {node.name}, class {c}"))
+        above.clear()
         for c in classes:
             if not self.count(c):
                 raise ValueError(self.empty(c))
@@ -118,7 +190,8 @@ class Fitting:
 
     def passing(self) -> Iterator[np.ndarray]:
         """One pass over the data, with a bar."""
-        bar = keras.utils.Progbar(self.batches.steps, unit_name="batch") if self.verbose == 1 else None
+        shown = self.verbose == 1 and self.replicas.chief
+        bar = keras.utils.Progbar(self.batches.steps, unit_name="batch") if shown else None
         for i, x in enumerate(self.batches):
             yield x
             if bar is not None:  # where the number of batches is not known before, the last one ends the bar
@@ -140,10 +213,14 @@ class Fitting:
             self.say("counting the samples of each class")
             counts = np.zeros(self.network.graph.units, int)
             top = self.network.nodes[0]
-            for x in self.passing():
-                counts += self._of_each_class(self.network.look(x, top))
-            self._counts = counts
+            for i, x in enumerate(self.passing()):
+                if self.replicas.mine(i):
+                    counts += sum(self.replicas.run(lambda x: self._of_each_class(self.network.look(x, top)), x))
+            self._counts = self._of_all_hosts(counts)
         return int(self._counts[unit])
+
+    def _of_all_hosts(self, counts: np.ndarray) -> np.ndarray:
+        return self.replicas.total([counts], "the samples of each class")[0].astype(int)
 
     def _of_each_class(self, seen: Seen) -> np.ndarray:
         return np.bincount(np.argmax(seen.logits.numpy(), axis=1), minlength=self.network.graph.units)
@@ -173,17 +250,12 @@ class Fitting:
     def keep(self, node: Node, unit: int, weights: Any, mse: float, variance: float, rows: int) -> None:
         """Note a class' fitted weights for a node, and what they reconstruct."""
         self._weights[unit][node.index] = tuple(tf.constant(w, tf.float32) for w in weights)
-        line = error_line(node, unit, self.count(unit), rows, mse, variance)
-        self.report.append(line)
+        self._lines[node.index, unit] = line = error_line(node, unit, self.count(unit), rows, mse, variance)
         if self.verbose == 2:
             self.say(f"  class {unit}: error {mse:.4g}, {line['relative']:.1%} of the variance")
-        elif self.verbose == 1 and unit == self.classes[-1]:
-            lines = [entry for entry in self.report if entry["layer"] == node.name]
-            mean, part = (float(np.mean([entry[key] for entry in lines])) for key in ("mse", "relative"))
-            self.say(f"  reconstruction error {mean:.4g}, {part:.1%} of the variance (mean of {len(lines)} classes)")
 
     def say(self, text: str) -> None:
-        if self.verbose:
+        if self.verbose and self.replicas.chief:
             print(f"mipin: {text}", flush=True)
 
 

@@ -12,6 +12,7 @@ import tensorflow as tf
 from ..graph import ModelGraph
 from .dense import DenseInverse
 from .plan import Node, make_plan
+from .replicas import per_device
 from .rules import Inverse, LearnedInverse, Record, Weights
 
 # A fit looks at every learned layer in turn, and each time at another part of the model. What is traced for it is
@@ -92,7 +93,7 @@ class InverseNetwork:
         self.scalar = isinstance(head, DenseInverse)
         if isinstance(head, DenseInverse):
             head.read_from(1)
-        self._traced: dict[tuple, Callable] = {}
+        self._traced: dict[Any, Callable] = {}
 
     @property
     def inverses(self) -> dict[int, Inverse]:
@@ -157,8 +158,8 @@ class InverseNetwork:
         later |= {number for node in targets if max(node.needs) > max(made) for number in node.needs}
         alive = sorted(later.intersection(made | live.keys()))
         key = (low, high, tuple(n.index for n in recorded), tuple(n.index for n in reached), *masks, None, *alive)
-        if key not in self._traced:
 
+        def trace() -> Callable:
             # Without AutoGraph, which Keras does without too: it takes longer than all the rest of the tracing.
             @tf.function(input_signature=[self._specs(live)], autograph=False)
             def look(live: dict[int, tf.Tensor]) -> tuple:
@@ -173,8 +174,9 @@ class InverseNetwork:
                 )
 
             # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
-            self._traced[key] = look.get_concrete_function()
-        return self._traced[key]
+            return look.get_concrete_function()
+
+        return per_device(self._traced, key, trace)
 
     # Walking: from the logit down
 
@@ -192,12 +194,14 @@ class InverseNetwork:
         it goes on from there, and leaves there how far it came.
         """
         dtype = next((w[0].dtype for w in weights.values()), tf.float64)
+        # What is kept stops at each learned node, so that a fit that is taken up again stops at the same ones.
+        ends = range(PIECE, len(self.nodes), PIECE) if begun is None else [self._places[n.index] for n in self.learned]
         begun = Begun() if begun is None else begun
         if not begun.signals:
             begun.signals = {self.graph.output: [self.signal(seen, unit, dtype)]}
         place = self._places[upto.index]
         while begun.place < place:
-            high = min(begun.place + PIECE, place)
+            high = min(place, next((end for end in ends if end > begun.place), place))
             begun.signals = self._walk(begun.place, high, begun.signals, seen.records, weights, linear=False)
             begun.place = high
         arrived = begun.signals[upto.output]
@@ -242,14 +246,15 @@ class InverseNetwork:
         used = {index: weights[index] for index in indices if index in weights}
         dtype = next(iter(signals.values()))[0].dtype
         key = (low, high, dtype, linear, keep, *(index for index in own if index < 0))
-        if key not in self._traced:
 
+        def trace() -> Callable:
             @tf.function(input_signature=[_specs(signals), _specs(own), _specs(used, whole=True)], autograph=False)
             def walk(signals: Signals, records: dict[int, Record], weights: dict[int, Weights]) -> Signals:
                 return self._walked(nodes, signals, records, weights, linear, keep)
 
-            self._traced[key] = walk.get_concrete_function()
-        return self._traced[key](signals, own, used)
+            return walk.get_concrete_function()
+
+        return per_device(self._traced, key, trace)(signals, own, used)
 
     def _walked(
         self, nodes: list[Node], given: Signals, records: Any, weights: Any, linear: bool, keep: tuple[int, ...]

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from .network import Begun, InverseNetwork, Seen
 from .plan import Node
+from .replicas import Replicas
 from .rules import LearnedInverse, Record, Weights
 
 # How many positions of one sample a sampled regression takes at least: enough
@@ -104,6 +105,7 @@ class Samples:
         network: Who looks.
         passing: Gives one pass over the data, batches ``(n, ...)``.
         count: Samples a pass; None if unknown.
+        replicas: Who looks at which of them.
         classes: How many classes are fitted.
         seed: Of the samples and positions that are drawn.
         memory: Bytes.
@@ -117,20 +119,30 @@ class Samples:
         network: InverseNetwork,
         passing: Callable[[], Iterator[np.ndarray]],
         count: int | None,
+        replicas: Replicas,
         classes: int,
         seed: int,
         memory: int,
     ):
-        self.network, self.passing, self.seed = network, passing, seed
-        self.keeps = count is not None and count * _bytes_a_sample(network, classes) <= memory
+        self.network, self.passing, self.replicas, self.seed = network, passing, replicas, seed
+        alone = replicas.count == replicas.hosts == 1
+        self.keeps = alone and count is not None and count * _bytes_a_sample(network, classes) <= memory
         self._kept: list[tuple[Seen, np.ndarray, dict[int, Begun]]] = []
 
-    def batches(self, number: int, node: Node, rate: float) -> Iterator[Batch]:
-        """A random share ``rate`` of the samples, for learned node ``number``; kept batches come whole."""
+    def batches(self, number: int, node: Node, rate: float) -> Iterator[list[Batch]]:
+        """A random share ``rate`` of this host's samples, for learned node ``number``: what each replica has looked at.
+
+        Kept batches come whole.
+        """
         choose = np.random.default_rng([self.seed, number])
         if not self.keeps:
-            for x, luck, samples in self._lucky(rate, choose):
-                yield Batch(self.network, self.network.look(x, node, (node,)), samples, luck)
+
+            def look(x: np.ndarray, luck: np.ndarray, samples: np.ndarray) -> Batch:
+                return Batch(self.network, self.network.look(x, node, (node,)), samples, luck)
+
+            for i, arrays in enumerate(self._lucky(rate, choose)):
+                if self.replicas.mine(i):
+                    yield self.replicas.run(look, *arrays)
             return
         if not self._kept:
             first = 0
@@ -139,7 +151,7 @@ class Samples:
                 self._kept.append((seen, np.arange(first, first + len(x)), {}))
                 first += len(x)
         for seen, samples, begun in self._kept:
-            yield Batch(self.network, seen, samples, choose.random(len(samples)), begun)
+            yield [Batch(self.network, seen, samples, choose.random(len(samples)), begun)]
 
     def done(self, node: Node) -> None:
         """Let go of what only ``node`` needed."""

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from .fitting import Fitting
 
 
-def train(fitting: Fitting, node: Node, inverse: LearnedInverse) -> None:
+def train(fitting: Fitting, node: Node, inverse: LearnedInverse, classes: list[int]) -> None:
     """Train a node's inverse for every class of a fit (section 6.1.2: E epochs).
 
     The batches are the data's, in its order. The paper names neither the
@@ -28,13 +28,13 @@ def train(fitting: Fitting, node: Node, inverse: LearnedInverse) -> None:
         ValueError: If a class has no samples.
     """
     network, options = fitting.network, fitting.options
-    models = {c: _Trainee(inverse, options.seed + 1000003 * c) for c in fitting.classes}
-    above = {c: fitting.fitted(c) for c in fitting.classes}
+    models = {c: _Trainee(inverse, options.seed + 1000003 * c) for c in classes}
+    above = {c: fitting.fitted(c) for c in classes}
 
     def each_batch() -> Any:
         for x in fitting.passing():
             seen = network.look(x, node, (node,))
-            for c in fitting.classes:
+            for c in classes:
                 chosen = np.flatnonzero(fitting.members(seen, c))
                 if len(chosen):
                     part = seen.rows(chosen)
@@ -45,10 +45,10 @@ def train(fitting: Fitting, node: Node, inverse: LearnedInverse) -> None:
         losses = [float(models[c].fit(signal, x)) for c, signal, x in each_batch()]
         if losses:
             fitting.say(f"  epoch {epoch + 1} of {options.epochs}: mean squared error {np.mean(losses):.4g}")
-    squares = {c: Squares() for c in fitting.classes}
+    squares = {c: Squares() for c in classes}
     for c, signal, x in each_batch():
         squares[c].update(x.numpy(), models[c].guess(signal).numpy())
-    for c in fitting.classes:
+    for c in classes:
         if not squares[c].samples:
             raise ValueError(fitting.empty(c))
         fitting.keep(node, c, models[c].weights, *squares[c].error(), squares[c].rows)
