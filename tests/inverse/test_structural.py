@@ -29,7 +29,7 @@ def undone(layer, shape, signal, x=None, **options):
 
 OPERATIONS = [
     (lambda x: K.reshape(x, (-1, 12, 2)), (3, 4, 2)), (lambda x: K.reshape(x, (-1, 2, 2, 6)), (3, 4, 2)),
-    (lambda x: K.transpose(x, (0, 2, 1)), (3, 4)), (lambda x: K.transpose(x, (0, -1, 1, 2)), (2, 3, 4)),
+    (lambda x: K.transpose(x, (0, 2, 1)), (3, 4)), (lambda x: K.transpose(x, (0, 3, 1, 2)), (2, 3, 4)),
     (lambda x: K.squeeze(x, 2), (3, 1, 2)), (lambda x: K.squeeze(x, -1), (3, 1)),
     (lambda x: K.squeeze(x, (1, 3)), (1, 4, 1)), (lambda x: K.expand_dims(x, 1), (3, 4)),
     (lambda x: K.expand_dims(x, -1), (3, 4)), (lambda x: K.expand_dims(x, (1, 3)), (3, 4)),
