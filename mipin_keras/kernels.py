@@ -160,6 +160,13 @@ def adjoint(layer: Any, signal: tf.Tensor, kernel: tf.Tensor, input_shape: tuple
         Shape ``(n, *input_shape)``: for every setting exactly the
         vector-Jacobian product of the layer's linear part.
     """
+    if isinstance(layer, TRANSPOSED):
+        # It is itself the adjoint of this convolution. Not as its gradient: in float64 on CPUs TensorFlow has none with
+        # a dilation. Padded here: there it pads in 3D wrongly where a stride is larger than the kernel.
+        windows = windows_of(layer, input_shape, layer.compute_output_shape((None, *input_shape))[1:])
+        pads = [[low, high] for low, high in zip(windows.lows, windows.highs, strict=True)]
+        signal = tf.pad(signal, [[0, 0], *pads, [0, 0]])
+        return tf.nn.convolution(signal, kernel, windows.strides, "VALID", dilations=windows.dilations)
     x = tf.zeros(tf.concat([tf.shape(signal)[:1], input_shape], 0), signal.dtype)
     x.set_shape((None, *input_shape))
     with tf.GradientTape(watch_accessed_variables=False) as tape:
@@ -189,6 +196,11 @@ class Windows:
     def overlap(self) -> bool:
         """Whether an input element can lie in more than one window."""
         return any(d * (k - 1) + 1 > s for k, s, d in zip(self.sizes, self.strides, self.dilations, strict=True))
+
+    @property
+    def highs(self) -> tuple[int, ...]:
+        """Padding that the last window needs behind the last element, per axis."""
+        return tuple(max((q - 1) * s + d * (k - 1) + 1 - n - low, 0) for n, q, k, s, d, low in self._axes())
 
     def elements(self) -> np.ndarray:
         """Which input elements each window holds.

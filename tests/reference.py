@@ -98,8 +98,15 @@ def ridge(features, targets, penalty):
 
 def transposed_ridge(signal, x, kernel_shape, penalty, sizes, strides, dilations, padding, groups=1):
     """The kernel and bias (channels,) of the transposed convolution that best makes ``x`` from ``signal``."""
-    n, channels = len(x), x.shape[-1]
-    design = transposed_design(signal.reshape(n, -1), kernel_shape, sizes, strides, dilations, padding, groups)
+    flat = signal.reshape(len(x), -1)
+    return kernel_ridge(
+        transposed_design(flat, kernel_shape, sizes, strides, dilations, padding, groups), x, kernel_shape, penalty
+    )
+
+
+def kernel_ridge(design, x, kernel_shape, penalty):
+    """The kernel and bias (channels,) that best make ``x`` of what each unit kernel makes: (n, flat input, entries)."""
+    channels = x.shape[-1]
     entries = design.shape[-1]
     biases = np.tile(np.eye(channels), (design.shape[0] * design.shape[1] // channels, 1))
     design = np.concatenate([design.reshape(-1, entries), biases], axis=1)

@@ -23,20 +23,9 @@ def touches_batch(step: Step) -> str:
     )
 
 
-@register_inverse(_L.PReLU)
-class MaskInverse(Inverse):
+@register_inverse(_L.Activation, _L.ReLU, _L.LeakyReLU, _L.ELU, _L.PReLU, _L.Softmax)
+class ActivationInverse(Inverse):
     """Forward ReLU: the signal stays where the activation is not 0 (Eq. 9)."""
-
-    def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
-        return (y != 0,) if self.forward_relu else ()
-
-    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        return tf.where(record[0], signal, tf.zeros((), signal.dtype)) if self.forward_relu else signal
-
-
-@register_inverse(_L.Activation, _L.ReLU, _L.LeakyReLU, _L.ELU, _L.Softmax)
-class ActivationInverse(MaskInverse):
-    """The same for an activation by its name: any that works element by element."""
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
@@ -48,6 +37,12 @@ class ActivationInverse(MaskInverse):
                 "functions of keras.activations; put your own function into a layer and register an inverse for it "
                 "with @mipin_keras.register_inverse"
             )
+
+    def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
+        return (y != 0,) if self.forward_relu else ()
+
+    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        return tf.where(record[0], signal, tf.zeros((), signal.dtype)) if self.forward_relu else signal
 
 
 @register_inverse(

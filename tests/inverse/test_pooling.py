@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from tests.networks import inverse_of
+from mipin_keras.inverse.rules import make_inverse
+from tests.networks import inverse_of, operation_step
 from tests.reference import pool, unpool_average, unpool_max
 
-L = keras.layers
+L, K = keras.layers, keras.ops
 MAX = {1: L.MaxPooling1D, 2: L.MaxPooling2D, 3: L.MaxPooling3D}
 AVERAGE = {1: L.AveragePooling1D, 2: L.AveragePooling2D, 3: L.AveragePooling3D}
 
@@ -112,6 +113,57 @@ def test_global_pooling_is_pooling_over_everything(spatial, keepdims, rng):
         signal = rng.normal(size=layer(x).shape)
         found = unpooled(layer, x, signal)
         np.testing.assert_allclose(found, loop(x, signal, spatial, (1,) * rank, "valid"), rtol=1e-12)
+
+
+REDUCED = [
+    ((5,), (1,)), ((5,), -1), ((3, 4), 1), ((3, 4), (-1,)), ((3, 4), (2, 1)), ((3, 2, 4), (1, 2)), ((3, 2, 4), (1, 3)),
+    ((3, 2, 4), -2),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("keepdims", [False, True])
+@pytest.mark.parametrize(("shape", "axis"), REDUCED)
+def test_reductions_between_layers(shape, axis, keepdims, rng):
+    x = np.maximum(rng.integers(-3, 3, (4, *shape)), 0).astype("float32")  # equal maxima
+    axes = tuple(np.arange(len(shape) + 1)[[axis] if isinstance(axis, int) else list(axis)])
+    count = np.prod([x.shape[a] for a in axes])
+    for function in (K.mean, K.sum, K.max, K.amax):
+        step = operation_step(lambda z, f=function: f(z, axis=axis, keepdims=keepdims), shape)
+        inverse = make_inverse(step)
+        y = step({step.inputs[0]: tf.constant(x)})
+        signal = rng.normal(size=y.shape)
+        spread = np.broadcast_to(signal.reshape([1 if a in axes else n for a, n in enumerate(x.shape)]), x.shape)
+        record = inverse.record(tf.constant(x), y)
+        found = inverse.source(tf.constant(signal), record, ())
+        assert all(r.shape[0] == 4 for r in record)
+        if function is K.mean:
+            wanted = spread
+        elif function is K.sum:
+            wanted = spread / count
+        else:
+            wanted = np.zeros(x.shape)
+            for kept in np.ndindex(*(1 if a in axes else n for a, n in enumerate(x.shape))):
+                places = [p for p in np.ndindex(*x.shape) if all(a in axes or p[a] == kept[a] for a in range(x.ndim))]
+                best = max(places, key=lambda p: x[p])  # the first of equal ones
+                wanted[best] = spread[best]
+        np.testing.assert_allclose(found, wanted, rtol=1e-12)
+        np.testing.assert_array_equal(inverse.attribution(tf.constant(signal), record, ()), found)
+
+
+def test_means_and_sums_are_undone_by_the_pseudo_inverse(rng):
+    for function in (K.mean, K.sum):
+        step = operation_step(lambda z, f=function: f(z, axis=(1, 2)), (3, 4, 2))
+        units = np.eye(24, dtype="float32").reshape(24, 3, 4, 2)
+        matrix = np.asarray(step({step.inputs[0]: tf.constant(units)}), np.float64)
+        signal = rng.normal(size=(5, 2))
+        found = make_inverse(step).source(tf.constant(signal), (), ())
+        np.testing.assert_allclose(np.reshape(found, (5, 24)), signal @ np.linalg.pinv(matrix), atol=1e-6)
+
+
+def test_a_maximum_with_a_number_of_its_own_is_refused():
+    step = operation_step(lambda x: K.max(x, axis=1, initial=0.0), (4, 3))
+    with pytest.raises(ValueError, match=rf"'{step.name}' .*initial=0"):
+        make_inverse(step)
 
 
 def test_channels_do_not_mix(rng):
