@@ -155,6 +155,11 @@ class ModelGraph:
             raise ValueError("expected an input layer before the explained output, received one that is not")
         return steps
 
+    def layers_behind(self, start: int) -> dict[str, int]:
+        """From a layer's name to its output's number, in order: hidden layers from tensor ``start`` to the output."""
+        numbers = {start, *(step.output for step in self.between(start))} - {self.output}
+        return {name: number for name, number in sorted(self._ends.items(), key=lambda e: e[1]) if number in numbers}
+
     def fingerprint(self) -> str:
         """A hash of the model's architecture and weights."""
         return fingerprint.fingerprint(self._steps, self.model.weights)
@@ -204,6 +209,8 @@ class ModelGraph:
             return keras.tree.pack_sequence_as(outputs, stands_for)
 
         plain = keras.Model(model.inputs, model.outputs)
+        if not path:
+            self._ends |= {layer.name: 0 for layer in plain.layers if isinstance(layer, keras.layers.InputLayer)}
         placeholders = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in plain.inputs]
         numbers.update({id(t): n for t, n in zip(placeholders, inputs, strict=True)})
         clone = keras.models.clone_model(
