@@ -186,23 +186,29 @@ class Analyzer(Archived):
             ValueError, TypeError, NotFittedError: As :meth:`analyze`;
                 ValueError also for layers that are unknown or not on the way.
         """
-        known = self.graph.layers_behind(self.start)
-        if layers is not None:
-            wanted = {name: self.graph.tensor_after(name) for name in ([layers] if isinstance(layers, str) else layers)}
-            if not wanted or not set(wanted.values()) <= set(known.values()):
-                raise ValueError(
-                    f"expected layers between the explanation's end and the output, some of {list(known)}, received "
-                    f"{layers!r}"
-                )
-            known = wanted
-        explain = functools.partial(self._analyze_layers, numbers=known)
+        numbers = self._numbers(layers)
+        explain = functools.partial(self._analyze_layers, numbers=numbers)
         parts = list(self._parts(explain, X, neuron_selection, batch_size))
         found = {}
-        for name in known:
+        for name in numbers:
             attributions, sources = zip(*(part[name] for part in parts), strict=True)
             source = None if sources[0] is None else np.concatenate(sources)
             found[name] = LayerExplanation(np.concatenate(attributions), source)
         return found
+
+    def _numbers(self, layers: Sequence[str] | None) -> dict[str, int]:
+        """The number of each layer's output, by the layer's name, of those wanted or all on the way."""
+        way = {self.start, *(step.output for step in self.graph.between(self.start))} - {self.graph.output}
+        known = {name: n for name, n in sorted(self.graph.ends.items(), key=lambda end: end[1]) if n in way}
+        if layers is None:
+            return known
+        wanted = {name: self.graph.tensor_after(name) for name in ([layers] if isinstance(layers, str) else layers)}
+        if not wanted or not way.issuperset(wanted.values()):
+            raise ValueError(
+                f"expected layers from the explanation's end to the last before the output, some of {list(known)}, "
+                f"received {layers!r}"
+            )
+        return wanted
 
     def _analyze_layers(
         self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
