@@ -7,13 +7,14 @@ See README.md, and :func:`create_analyzer`.
 """
 
 from ._version import __version__
-from .analyzer import Analyzer, NotFittedError
+from .analyzer import Analyzer, LayerExplanation, NotFittedError
 from .catalogue import analyzers, create_analyzer, load_analyzer, options_of, register_with_innvestigate
 from .inverse import Inverse, LearnedInverse, register_inverse
 
 __all__ = [
     "Analyzer",
     "Inverse",
+    "LayerExplanation",
     "LearnedInverse",
     "NotFittedError",
     "__version__",

@@ -2,34 +2,41 @@
 
 from __future__ import annotations
 
+import copy
 import functools
-import json
-import os
-import pathlib
-import zipfile
-import zlib
-from collections.abc import Callable
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from . import selection, walk, whole
-from ._version import __version__
+from . import selection, walk
+from .archive import Archived
 from .batches import Batches, checked
+from .checks import one_of
 from .graph import ModelGraph
-
-# What a file says it is, and the version of its layout.
-MAGIC = "mipin_keras analyzer"
-FORMAT = 1
+from .reduction import REDUCTIONS, check_axes, reduced
 
 
 class NotFittedError(RuntimeError):
     """The analyzer, or the class to explain, has not been fitted."""
 
 
-class Analyzer:
+class LayerExplanation(NamedTuple):
+    """What an explanation leaves at one layer on its way.
+
+    Attributes:
+        attribution: float32 ``(n, *layer's output shape)``: what arrived at
+            the layer's output, its activation included.
+        source_signal: Likewise, for methods that have one; else None.
+    """
+
+    attribution: np.ndarray
+    source_signal: np.ndarray | None = None
+
+
+class Analyzer(Archived):
     """What every method has in common.
 
     Args:
@@ -51,8 +58,6 @@ class Analyzer:
     """
 
     name: str = "analyzer"
-    #: Options that change how an analysis reads a fit, and may differ from the file's on loading.
-    _loose: ClassVar[frozenset[str]] = frozenset({"neuron_selection_mode", "verbose"})
     #: Options of a base class that this one has set for good.
     _fixed: ClassVar[frozenset[str]] = frozenset()
 
@@ -101,7 +106,15 @@ class Analyzer:
 
     # Analyzing
 
-    def analyze(self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128) -> np.ndarray:
+    @property
+    def start(self) -> int:
+        """Number of the tensor that the explanation goes down to: ``input_layer``'s, or the model's input."""
+        layer = self.options.get("input_layer")
+        return self.graph.input if layer is None else self.graph.tensor_after(layer)
+
+    def analyze(
+        self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128, reduce: str | None = None
+    ) -> np.ndarray:
         """Explain the model's output on ``X``.
 
         Args:
@@ -109,22 +122,151 @@ class Analyzer:
             neuron_selection: For ``neuron_selection_mode="index"``: an int,
                 or one for each sample.
             batch_size: Most samples at once; bounds the memory.
+            reduce: None for the map as it is, or one value a pixel of X from
+                its channels, the last axis: ``"relu_mean"``, ReLU first, then
+                the mean, which is the paper's reading of a feature map;
+                ``"mean"``, ``"abs_mean"``, ``"sum"`` or ``"max_abs"``, the
+                largest absolute value. A feature map is then resized to X,
+                linearly: its spatial axes are taken to lie as those of X.
 
         Returns:
             float32 like X in shape (like the layer's output, where the
-            explanation stops at one).
+            explanation stops at one); with ``reduce`` ``(n, *spatial axes of
+            X)``.
 
         Raises:
             NotFittedError: Before :meth:`fit`, or for a class that was not
                 fitted.
             TypeError: If ``X`` is not of numbers.
             ValueError: For another shape, no samples, NaN or infinity; for
-                wrong ``neuron_selection``.
+                wrong ``neuron_selection``; for an unknown ``reduce``, or maps
+                without channels or with other axes than X's.
         """
-        return self._batched(self._analyze, X, neuron_selection, batch_size)
+        return self._maps(self._analyze, X, neuron_selection, batch_size, reduce)
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         raise NotImplementedError
+
+    def _maps(
+        self, function: Callable, X: Any, neuron_selection: Any, batch_size: int, reduce: str | None
+    ) -> np.ndarray:
+        """As :meth:`_batched`, with each batch's maps reduced before the next batch's are made."""
+        one_of("reduce", reduce, (None, *REDUCTIONS))
+        if reduce is None:
+            return self._batched(function, X, neuron_selection, batch_size)
+        how = reduce
+        self._check_reducible()
+        return self._batched(
+            lambda x, chosen: reduced(function(x, chosen), how, x.shape[1:-1]), X, neuron_selection, batch_size
+        )
+
+    def _check_reducible(self) -> None:
+        """Raise ValueError where a map's channels cannot be reduced to the pixels of the input."""
+        check_axes(self.graph.shapes[self.start], self.graph.shapes[self.graph.input])
+
+    def analyze_layers(
+        self, X: Any, neuron_selection: Any = None, *, layers: Sequence[str] | None = None, batch_size: int = 128
+    ) -> dict[str, LayerExplanation]:
+        """Explain the model's output at the layers on the way, all in one walk.
+
+        Args:
+            X, neuron_selection, batch_size: As for :meth:`analyze`.
+            layers: Names of the layers wanted; None for every hidden one on
+                the way, from where the explanation ends (the model's input,
+                by its name, or ``input_layer``) to the last before the output.
+
+        Returns:
+            By the layer's name, in the order of the model; at each what an
+            analyzer with this ``input_layer`` gives. A layer inside a nested
+            model has its path before its name, a shared one's second call
+            ``#2`` behind it.
+
+        Raises:
+            NotImplementedError: For a method that knows nothing of layers.
+            ValueError, TypeError, NotFittedError: As :meth:`analyze`;
+                ValueError also for layers that are unknown or not on the way.
+        """
+        numbers = self._numbers(layers)
+        explain = functools.partial(self._analyze_layers, numbers=numbers)
+        parts = list(self._parts(explain, X, neuron_selection, batch_size))
+        found = {}
+        for name in numbers:
+            attributions, sources = zip(*(part[name] for part in parts), strict=True)
+            source = None if sources[0] is None else np.concatenate(sources)
+            found[name] = LayerExplanation(np.concatenate(attributions), source)
+        return found
+
+    def _numbers(self, layers: Sequence[str] | None) -> dict[str, int]:
+        """The number of each layer's output, by the layer's name, of those wanted or all on the way."""
+        way = {self.start, *(step.output for step in self.graph.between(self.start))} - {self.graph.output}
+        known = {name: n for name, n in sorted(self.graph.ends.items(), key=lambda end: end[1]) if n in way}
+        if layers is None:
+            return known
+        wanted = {name: self.graph.tensor_after(name) for name in ([layers] if isinstance(layers, str) else layers)}
+        if not wanted or not way.issuperset(wanted.values()):
+            raise ValueError(
+                f"expected layers from the explanation's end to the last before the output, some of {list(known)}, "
+                f"received {layers!r}"
+            )
+        return wanted
+
+    def _analyze_layers(
+        self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        """By the names of ``numbers``, the attribution and the source signal at the tensor of each number."""
+        raise NotImplementedError(
+            f"{self.name!r} explains the model's input and keeps nothing of the layers before it; for the layers take "
+            "a method that walks back over them, such as 'gradient', 'lrp.epsilon' or 'mipin'"
+        )
+
+    def analyze_class(
+        self, X: Any, neuron: int, *, batch_size: int = 32, steps: int | None = None, verbose: int = 0
+    ) -> np.ndarray:
+        """Explain one output neuron over a data set: the mean of its maps of all samples.
+
+        Args:
+            X: An array ``(n, *input shape)``, or any other source that
+                :class:`mipin_keras.batches.Batches` takes; walked once.
+            neuron: The output neuron, whatever the analyzer's
+                ``neuron_selection_mode``.
+            batch_size: Samples a batch, where ``X`` is an array.
+            steps: Batches to take.
+            verbose: 0 silent, 1 a bar, 2 a line.
+
+        Returns:
+            float32 of the shape of one map. The mean is taken in float64;
+            memory does not grow with the number of samples.
+
+        Raises:
+            NotFittedError, TypeError, ValueError: As :meth:`analyze`;
+                ValueError also if there is no such neuron, or samples have
+                different shapes.
+        """
+        if not self.fitted:
+            raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
+        if isinstance(neuron, bool) or not isinstance(neuron, int | np.integer) or not 0 <= neuron < self.graph.units:
+            raise ValueError(f"expected neuron to be an int from 0 to {self.graph.units - 1}, received {neuron!r}")
+        one_of("verbose", verbose, (0, 1, 2))
+        analyzer, batches = self._of_index(), self.batches(X, batch_size, steps)
+        bar = keras.utils.Progbar(batches.steps, verbose=verbose) if verbose else None
+        total, samples = np.zeros(()), 0
+        for i, x in enumerate(batches, 1):
+            maps = analyzer.analyze(x, int(neuron), batch_size=len(x))
+            if samples and maps.shape[1:] != total.shape:
+                raise ValueError(f"expected maps of one shape for a mean, received {total.shape} and {maps.shape[1:]}")
+            total = total + maps.sum(axis=0, dtype=np.float64)
+            samples += len(x)
+            if bar:
+                bar.update(i)
+        if bar:
+            bar.update(i, finalize=True)
+        return (total / samples).astype(np.float32)
+
+    def _of_index(self) -> Analyzer:
+        """This analyzer as it is, with ``neuron_selection_mode="index"``."""
+        other = copy.copy(self)
+        other.neuron_selection_mode = "index"
+        return other
 
     def logits(self, X: Any, *, batch_size: int = 128) -> np.ndarray:
         """What is explained: the model's output without its final softmax or sigmoid.
@@ -149,6 +291,11 @@ class Analyzer:
         return selection.select(logits, self.neuron_selection_mode, neuron_selection)
 
     def _batched(self, function: Callable, X: Any, neuron_selection: Any, batch_size: int) -> np.ndarray:
+        parts = list(self._parts(function, X, neuron_selection, batch_size))
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def _parts(self, function: Callable, X: Any, neuron_selection: Any, batch_size: int) -> Iterator[Any]:
+        """What ``function(x, neuron_selection)`` makes of each batch of X."""
         if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
             raise ValueError(f"expected batch_size to be an integer of at least 1, received {batch_size!r}")
         x = checked(X, self.graph.shapes[self.graph.input], self.graph.model.inputs[0].dtype)
@@ -156,130 +303,8 @@ class Analyzer:
             raise ValueError(
                 f"expected neuron_selection to be an int or {len(x)} of them, received {np.size(neuron_selection)}"
             )
-        parts = []
         for i in range(0, len(x), batch_size):
             chosen = neuron_selection
             if chosen is not None and np.size(chosen) > 1:
                 chosen = np.asarray(chosen).reshape(-1)[i : i + batch_size]
-            parts.append(function(x[i : i + batch_size], chosen))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
-
-    # Files
-
-    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        """What a fit found: arrays by name, and JSON."""
-        return {}, {}
-
-    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-        """Take back what :meth:`_state` gave."""
-
-    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
-        """Write the analyzer to one ``.npz`` file of arrays and JSON.
-
-        The file is written beside ``path`` and renamed, so that a file of
-        that name is always whole. It carries a fingerprint of the model, not
-        the model.
-
-        Returns:
-            The path.
-
-        Raises:
-            ValueError: If an option is a callable or another object that
-                JSON does not hold.
-        """
-        try:
-            json.dumps(self.options)
-        except TypeError as problem:
-            odd = {name: value for name, value in self.options.items() if not _is_json(value)}
-            raise ValueError(f"expected options that a file can hold, received {odd}") from problem
-        arrays, about = self._state()
-        header = {
-            "magic": MAGIC,
-            "format": FORMAT,
-            "version": __version__,
-            "name": self.name,
-            "options": self.options,
-            "fingerprint": self.graph.fingerprint(),
-            "about": about,
-        }
-        path = pathlib.Path(path)
-        named: dict[str, Any] = {f"array/{k}": v for k, v in arrays.items()}
-        with whole.written(path) as file:
-            np.savez(file, header=np.array(json.dumps(header)), **named)
-        return path
-
-    def load(self, path: str | os.PathLike[str]) -> Analyzer:
-        """Take over a fit that :meth:`save` wrote, of the same method and model.
-
-        Returns:
-            The analyzer.
-
-        Raises:
-            FileNotFoundError: If there is no such file.
-            ValueError: If the file is truncated or not of this package, of
-                another layout, method, model or options.
-        """
-        header, arrays = read_file(path)
-        if header["name"] != self.name:
-            raise ValueError(f"expected a file of {self.name!r}, received one of {header['name']!r}: {path}")
-        differing = [
-            f"{key}={value!r} in the file, {self.options.get(key)!r} here"
-            for key, value in header["options"].items()
-            if key not in self._loose and self.options.get(key) != value
-        ]
-        if differing:
-            raise ValueError(f"{path} was fitted with other options: {'; '.join(differing)}")
-        check_fingerprint(header, self.graph, path)
-        try:
-            self._restore(arrays, header["about"])
-        except (KeyError, TypeError, IndexError, ValueError) as problem:
-            raise ValueError(f"{path} does not hold what a fit of {self.name!r} is made of: {problem!r}") from problem
-        return self
-
-
-def _is_json(value: Any) -> bool:
-    try:
-        json.dumps(value)
-    except TypeError:
-        return False
-    return True
-
-
-def check_fingerprint(header: dict[str, Any], graph: ModelGraph, path: Any) -> None:
-    """Raise ValueError unless a file was fitted to this model with these weights."""
-    if header["fingerprint"] != graph.fingerprint():
-        raise ValueError(
-            f"{path} was fitted to another model, or to other weights of this one; load it onto the model it was "
-            "fitted to, or fit again"
-        )
-
-
-def read_file(path: str | os.PathLike[str]) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The header and arrays of a file that :meth:`Analyzer.save` wrote.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If the file is truncated, not of this package, or of a
-            layout that this version does not know.
-    """
-    foreign = f"expected a file that an analyzer's save() wrote, received {path}, which is none or is truncated"
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            header = json.loads(str(file["header"][()]))
-            arrays = {key.removeprefix("array/"): file[key] for key in file.files if key != "header"}
-    except FileNotFoundError:
-        raise
-    except (ValueError, KeyError, IndexError, OSError, EOFError, TypeError, AttributeError) as problem:
-        raise ValueError(foreign) from problem
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as problem:
-        raise ValueError(foreign) from problem
-    if not isinstance(header, dict) or header.get("magic") != MAGIC:
-        raise ValueError(foreign)
-    if header.get("format") != FORMAT:
-        raise ValueError(
-            f"{path} has layout {header.get('format')} of mipin_keras {header.get('version')}; this version "
-            f"({__version__}) reads layout {FORMAT}: fit again, or install the version that wrote it"
-        )
-    if not (header.keys() >= {"name", "options", "fingerprint", "about"} and isinstance(header["options"], dict)):
-        raise ValueError(foreign)
-    return header, arrays
+            yield function(x[i : i + batch_size], chosen)

@@ -9,7 +9,8 @@ from typing import Any
 
 import keras
 
-from .analyzer import Analyzer, read_file
+from .analyzer import Analyzer
+from .archive import read_file
 from .baselines import BASELINES
 from .baselines.innvestigate import PREFIX, import_innvestigate
 from .inverse import MIPIN, TrainedMIPIN

@@ -89,6 +89,7 @@ class ModelGraph:
         steps: The steps needed for the output, in topological order.
         input, output: Numbers of the input's and the logits' tensor.
         shapes: Shape of each tensor without the batch axis, by number.
+        ends: Number of the tensor that each layer makes, by the layer's name.
         stripped: Name of the step left off behind the logits, or None.
     """
 
@@ -100,7 +101,7 @@ class ModelGraph:
         self.shapes: list[tuple[int, ...]] = [tuple(model.inputs[0].shape[1:])]
         self._steps: list[Step] = []
         self._names: set[str] = set()
-        self._ends: dict[str, int] = {}
+        self.ends: dict[str, int] = {}
         self._parts: dict[int, list[tuple[str, Any]]] = {}
         last = self._read(model, [0], "")[0]
         if output_layer is not None:
@@ -124,11 +125,11 @@ class ModelGraph:
         Raises:
             ValueError: If no layer of the model has this name.
         """
-        matches = [n for full, n in self._ends.items() if full == name]
-        matches = matches or [n for full, n in self._ends.items() if full.split("/")[-1] == name]
+        matches = [n for full, n in self.ends.items() if full == name]
+        matches = matches or [n for full, n in self.ends.items() if full.split("/")[-1] == name]
         if len(matches) != 1:
             problem = "an unknown" if not matches else "an ambiguous"
-            raise ValueError(f"received {problem} layer name {name!r}; expected one of {sorted(self._ends)}")
+            raise ValueError(f"received {problem} layer name {name!r}; expected one of {sorted(self.ends)}")
         return matches[0]
 
     def consumers(self) -> dict[int, list[Step]]:
@@ -189,14 +190,14 @@ class ModelGraph:
                 _check_graph(layer, f"the nested model {layer.name!r}")
                 ends = self._read(layer, [number_of(leaf) for leaf in leaves], name + "/")
                 if len(ends) == 1:
-                    self._ends[name] = ends[0]
+                    self.ends[name] = ends[0]
             else:
                 arguments = keras.tree.map_structure(
                     lambda leaf: _Number(number_of(leaf)) if isinstance(leaf, keras.KerasTensor) else leaf,
                     (args, kwargs),
                 )
                 ends = [self._append(layer, name, [number_of(leaf) for leaf in leaves], arguments, made)]
-                self._ends[name] = ends[0]
+                self.ends[name] = ends[0]
             stands_for = _StandIn([keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in made])(*leaves)
             for tensor, number in zip(stands_for, ends, strict=True):
                 numbers[id(tensor)] = number
@@ -204,6 +205,8 @@ class ModelGraph:
             return keras.tree.pack_sequence_as(outputs, stands_for)
 
         plain = keras.Model(model.inputs, model.outputs)
+        if not path:
+            self.ends |= {layer.name: 0 for layer in plain.layers if isinstance(layer, keras.layers.InputLayer)}
         placeholders = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in plain.inputs]
         numbers.update({id(t): n for t, n in zip(placeholders, inputs, strict=True)})
         clone = keras.models.clone_model(

@@ -8,8 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from mipin_keras import Analyzer, NotFittedError, catalogue, create_analyzer, load_analyzer
-from mipin_keras import analyzer as analyzer_module
+from mipin_keras import Analyzer, NotFittedError, archive, catalogue, create_analyzer, load_analyzer
 from tests.networks import cnn, mlp, samples
 
 X = samples((12,), 60)
@@ -267,13 +266,13 @@ FOREIGN = {
     "no text": lambda path: np.savez(path, header=np.ones(3)),
     "other magic": lambda path: np.savez(path, header=np.array(json.dumps({"magic": "another", "format": 1}))),
     "magic alone": lambda path: np.savez(
-        path, header=np.array(json.dumps({"magic": analyzer_module.MAGIC, "format": analyzer_module.FORMAT}))
+        path, header=np.array(json.dumps({"magic": archive.MAGIC, "format": archive.FORMAT}))
     ),
     "no options": lambda path: np.savez(
         path,
         header=np.array(
             json.dumps(
-                {"magic": analyzer_module.MAGIC, "format": analyzer_module.FORMAT, "name": "mipin", "options": None}
+                {"magic": archive.MAGIC, "format": archive.FORMAT, "name": "mipin", "options": None}
                 | {"fingerprint": "", "about": {}}
             )
         ),

@@ -30,10 +30,11 @@ MIPIN = BASIC | {
     "seed": (1, {"conv_solver": "closed_form", "rows": 200}),
     "verbose": (2, {}),
 }
-GRADIENT = BASIC | {"postprocess": ("abs", {})}
-HEAD = BASIC | {"head": ("one", {})}
+WALK = BASIC | {"input_layer": ("conv", {})}
+GRADIENT = WALK | {"postprocess": ("abs", {})}
+HEAD = WALK | {"head": ("one", {})}
 UNTIL = {"until_layer_rule": "Flat", "until_layer_idx": 0}
-LRP = BASIC | {
+LRP = WALK | {
     "input_layer_rule": ((-10.0, 10.0), {}),
     "bn_layer_rule": ("Flat", {}, residual),
     "until_layer_idx": (3, UNTIL),
@@ -41,16 +42,16 @@ LRP = BASIC | {
 }
 PRESET = LRP | {"epsilon": (1.0, {})}
 FLAT = {key: value for key, value in PRESET.items() if key != "input_layer_rule"}
-PATTERN = BASIC | {"pattern_type": ("linear", {}), "verbose": (2, {})}
-DEEP_TAYLOR = BASIC | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)}
+PATTERN = WALK | {"pattern_type": ("linear", {}), "verbose": (2, {})}
+DEEP_TAYLOR = WALK | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)}
 
 OTHERS = {
     "mipin": MIPIN,
     "mipin.trained": MIPIN | {"conv_solver": ("closed_form", {"epochs": 1})},
     "gradient": GRADIENT,
     "input_t_gradient": GRADIENT,
-    "integrated_gradients": GRADIENT
-    | {"steps": (3, {}), "reference_inputs": (1.0, {}), "riemann": ("right", {"steps": 8})},
+    "integrated_gradients": BASIC
+    | {"postprocess": ("abs", {}), "steps": (3, {}), "reference_inputs": (1.0, {}), "riemann": ("right", {"steps": 8})},
     "smoothgrad": GRADIENT | {"augment_by_n": (3, {}), "noise": (0.5, {}), "seed": (1, {})},
     "deconvnet": HEAD,
     "guided_backprop": HEAD,
@@ -75,7 +76,8 @@ OTHERS = {
         key: value for key, value in FLAT.items() if key != "until_layer_rule"
     } | {"until_layer_idx": (3, {})},
     "deep_taylor": DEEP_TAYLOR,
-    "deep_taylor.bounded": DEEP_TAYLOR | {"low": (-20.0, {}), "high": (20.0, {})},
+    "deep_taylor.bounded": {key: value for key, value in DEEP_TAYLOR.items() if key != "input_layer"}
+    | {"low": (-20.0, {}), "high": (20.0, {})},
     "pattern.net": PATTERN,
     "pattern.attribution": PATTERN,
     "grad_cam": BASIC | {"layer": ("pool", {}), "resize": (False, {})},

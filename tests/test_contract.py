@@ -113,6 +113,58 @@ def test_several_neurons_at_once_sum_up(case, tmp_path, mode):
             made_so.analyze(few, wrong)
 
 
+# What keeps nothing of the layers on its way, and says so; MIP-IN does not yet.
+NO_LAYERS = {"grad_cam", "integrated_gradients", "mipin", "mipin.trained", "smoothgrad"}
+
+
+@pytest.fixture(scope="module", params=OURS)
+def once(request):
+    """A fitted analyzer of one model, and inputs: enough for what all share."""
+    model = cnn()
+    x = samples((7, 6, 2), 40)
+    return made(request.param, model).fit(x), x[:9]
+
+
+def test_a_map_is_reduced_to_pixels(once):
+    analyzer, x = once
+    found = analyzer.analyze(x, reduce="relu_mean", batch_size=4)
+    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == x.shape[:-1]
+    assert close(found, np.maximum(analyzer.analyze(x), 0).mean(axis=-1), 1e-5)
+    with pytest.raises(ValueError, match="expected reduce to be one of"):
+        analyzer.analyze(x, reduce="best")
+
+
+def test_layers_on_the_way(once):
+    analyzer, x = once
+    if analyzer.name in NO_LAYERS:
+        with pytest.raises(NotImplementedError, match=f"'{analyzer.name}' .*take"):
+            analyzer.analyze_layers(x)
+        return
+    found = analyzer.analyze_layers(x, batch_size=4)
+    first, *others = found
+    assert others == ["conv", "pool", "flatten"]
+    for name, entry in found.items():
+        shape = analyzer.graph.shapes[analyzer.graph.tensor_after(name)]
+        for part in entry:
+            if part is not None:
+                assert type(part) is np.ndarray and part.dtype == np.float32 and part.shape == (9, *shape)
+                assert np.isfinite(part).all() and part.std() > 0
+    assert close(found[first].attribution, analyzer.analyze(x), 1e-5)
+    if "input_layer" in catalogue.options_of(analyzer.name):
+        alone = made(analyzer.name, analyzer.model, input_layer="pool").fit(samples((7, 6, 2), 40)).analyze(x)
+        assert close(found["pool"].attribution, alone, 1e-5)
+
+
+def test_a_class_over_a_data_set(once, tmp_path):
+    analyzer, x = once
+    found = analyzer.analyze_class(x, 1, batch_size=4)
+    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == x.shape[1:]
+    by_index = load_analyzer(analyzer.save(tmp_path / "fit.npz"), analyzer.model, neuron_selection_mode="index")
+    assert found.std() > 0 and close(found, by_index.analyze(x, 1).mean(axis=0, dtype=np.float64), 1e-5)
+    with pytest.raises(ValueError, match="expected neuron"):
+        analyzer.analyze_class(x, 3)
+
+
 @pytest.mark.parametrize("name", OURS)
 def test_bad_input_is_refused(name):
     model = cnn()
@@ -127,8 +179,9 @@ def test_bad_input_is_refused(name):
             make()
     analyzer = made(name, model)
     if not analyzer.fitted:
-        with pytest.raises(NotFittedError, match="not fitted"):
-            analyzer.analyze(x)
+        for call in (analyzer.analyze, lambda x: analyzer.analyze_class(x, 0)):
+            with pytest.raises(NotFittedError, match="not fitted"):
+                call(x)
         with pytest.raises(ValueError, match="expected"):
             analyzer.fit(x[:, 1:])
         assert not analyzer.fitted and analyzer.fit(x) is analyzer
@@ -143,5 +196,5 @@ def test_bad_input_is_refused(name):
 def test_what_is_public_is_documented(name):
     kind = catalogue.ANALYZERS[name]
     assert inspect.getdoc(kind)
-    for method in ("fit", "fit_generator", "analyze", "save", "load", "logits"):
+    for method in ("fit", "fit_generator", "analyze", "analyze_layers", "analyze_class", "save", "load", "logits"):
         assert inspect.getdoc(getattr(kind, method)), method

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -38,10 +37,14 @@ class BackwardAnalyzer(Analyzer):
     Args:
         model, neuron_selection_mode, output_layer: See
             :class:`mipin_keras.Analyzer`.
+        input_layer: Name of the layer whose output the explanation goes down
+            to, instead of the model's input; a map then has its shape. Steps
+            that do not depend on it are not walked, and need no rule.
 
     Raises:
-        ValueError: For a model with integer inputs, and for one with steps
-            that the method is not defined for, naming each.
+        ValueError: For a model with integer inputs, for an ``input_layer``
+            that is unknown or that the output does not depend on, and for
+            steps that the method is not defined for, naming each.
 
     Attributes:
         steps: The steps walked, in topological order.
@@ -57,8 +60,12 @@ class BackwardAnalyzer(Analyzer):
         *,
         neuron_selection_mode: str | Callable = "max_activation",
         output_layer: str | None = None,
+        input_layer: str | None = None,
     ):
         super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        if "input_layer" not in self._fixed:
+            self.options["input_layer"] = input_layer
+        self._traces: dict[tuple, Callable] = {}
         dtype = tf.as_dtype(model.inputs[0].dtype)
         if not dtype.is_floating:
             raise ValueError(
@@ -81,14 +88,9 @@ class BackwardAnalyzer(Analyzer):
         """
         return logits * shares
 
-    def finish(self, x: tf.Tensor, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        """The map, from the model's input, the signal that arrived, and the tensor that it arrived at."""
+    def finish(self, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        """The map, from the signal that arrived and the tensor that it arrived at."""
         return signal
-
-    @property
-    def start(self) -> int:
-        """Number of the tensor that the walk ends at."""
-        return self.graph.input
 
     def _prepare(self) -> None:
         """Find each step's rule; a subclass calls it when its options are set.
@@ -114,14 +116,22 @@ class BackwardAnalyzer(Analyzer):
     # Analyzing
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
-        selection.check_superfluous(self.neuron_selection_mode, neuron_selection)
-        if self.neuron_selection_mode == "max_activation":
-            return self._checked(self._explain_largest(tf.convert_to_tensor(x)))
-        return self._explain(x, self._shares(x, neuron_selection))
+        return self._explain(x, neuron_selection, (self.start,))[0]
 
-    def _explain(self, x: np.ndarray, shares: np.ndarray) -> np.ndarray:
-        """The maps of ``x`` for given weights of the output neurons, ``(n, units)``."""
-        return self._checked(self._explain_given(tf.convert_to_tensor(x), tf.convert_to_tensor(shares)))
+    def _analyze_layers(
+        self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        order = tuple(dict.fromkeys(numbers.values()))
+        found = dict(zip(order, self._explain(x, neuron_selection, order), strict=True))
+        return {name: (found[number], None) for name, number in numbers.items()}
+
+    def _explain(self, x: np.ndarray, neuron_selection: Any, numbers: tuple[int, ...]) -> list[np.ndarray]:
+        """The maps of ``x`` at these tensors."""
+        selection.check_superfluous(self.neuron_selection_mode, neuron_selection)
+        given = [tf.convert_to_tensor(x)]
+        if self.neuron_selection_mode != "max_activation":
+            given.append(tf.convert_to_tensor(self._shares(x, neuron_selection)))
+        return [found.numpy() for found in self._checked(self._traced(len(given), numbers)(*given))]
 
     def _shares(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         """The weights of the output neurons in the explanation of ``x``, ``(n, units)``."""
@@ -131,27 +141,22 @@ class BackwardAnalyzer(Analyzer):
         return self.select(self._logits(tf.convert_to_tensor(x)).numpy(), neuron_selection)
 
     @staticmethod
-    def _checked(explained: tuple[tf.Tensor, tf.Tensor]) -> np.ndarray:
+    def _checked(explained: tuple[Any, tf.Tensor]) -> Any:
         found, finite = explained
         if not finite.numpy():
             raise ValueError(selection.NOT_FINITE)
-        return found.numpy()
+        return found
 
-    @functools.cached_property
-    def _explain_largest(self) -> Callable:
-        @tf.function(input_signature=self._signature[:1], autograph=False)
-        def explain(x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self._walk(x, None)
+    def _traced(self, given: int, numbers: tuple[int, ...]) -> Callable:
+        """The walk with maps at these tensors, from the samples, and from shares of the neurons if ``given`` is 2."""
+        if (given, numbers) not in self._traces:
 
-        return explain.get_concrete_function()
+            @tf.function(input_signature=self._signature[:given], autograph=False)
+            def explain(x: tf.Tensor, shares: tf.Tensor | None = None) -> tuple[list[tf.Tensor], tf.Tensor]:
+                return self._walk(x, shares, numbers)
 
-    @functools.cached_property
-    def _explain_given(self) -> Callable:
-        @tf.function(input_signature=self._signature, autograph=False)
-        def explain(x: tf.Tensor, shares: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            return self._walk(x, shares)
-
-        return explain.get_concrete_function()
+            self._traces[given, numbers] = explain.get_concrete_function()
+        return self._traces[given, numbers]
 
     @property
     def _signature(self) -> list[tf.TensorSpec]:
@@ -161,18 +166,20 @@ class BackwardAnalyzer(Analyzer):
             tf.TensorSpec((None, graph.units), tf.float32),
         ]
 
-    def _walk(self, x: tf.Tensor, shares: tf.Tensor | None) -> tuple[tf.Tensor, tf.Tensor]:
-        """Forward and back, in one graph: the map, and whether the logits were finite."""
+    def _walk(
+        self, x: tf.Tensor, shares: tf.Tensor | None, numbers: tuple[int, ...]
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Forward and back, in one graph: the maps at tensors on the way, and whether the logits were finite."""
         tensors, seen = walk.passes(self.graph, x, self.steps)
         logits = tensors[self.graph.output]
         logits = tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
         shares = selection.largest(logits) if shares is None else shares
         signal = self.head(logits, tf.cast(shares, logits.dtype))
         arrived = walk.backward(
-            self.graph, self.steps, seen, signal, lambda step, *rest: self.rules[step.index](step, *rest)
+            self.graph, self.steps, seen, signal, lambda step, *rest: self.rules[step.index](step, *rest), keep=numbers
         )
-        found = self.finish(x, arrived[self.start], tensors[self.start])
-        return tf.cast(found, tf.float32), tf.reduce_all(tf.math.is_finite(logits))
+        found = [tf.cast(self.finish(arrived[number], tensors[number]), tf.float32) for number in numbers]
+        return found, tf.reduce_all(tf.math.is_finite(logits))
 
 
 def _described(step: Step) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -28,8 +27,8 @@ class DeepTaylor(backward.BackwardAnalyzer):
     and batch normalisation take the gradient, as in iNNvestigate.
 
     Args:
-        model, neuron_selection_mode, output_layer: See
-            :class:`mipin_keras.Analyzer`.
+        model, neuron_selection_mode, output_layer, input_layer: See
+            :class:`~.backward.BackwardAnalyzer`.
         merge: How an Add treats relevance: ``"copy"`` gives all of it to each
             input, as iNNvestigate does, so that the sum grows with each;
             ``"share"`` gives each its share, which keeps the sum. An Average
@@ -52,12 +51,11 @@ class DeepTaylor(backward.BackwardAnalyzer):
         self,
         model: keras.Model,
         *,
-        neuron_selection_mode: str | Callable = "max_activation",
-        output_layer: str | None = None,
         merge: str = "copy",
         relu: str | None = None,
+        **options: Any,
     ):
-        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        super().__init__(model, **options)
         one_of("merge", merge, ("copy", "share"))
         one_of("relu", relu, (None, "keep", "drop"))
         self.merge, self.relu = merge, relu
@@ -92,7 +90,7 @@ class BoundedDeepTaylor(DeepTaylor):
     """Deep Taylor decomposition for inputs between bounds: the rule z^B at the first layers (Montavon et al. 2017).
 
     Args:
-        model: And the options of :class:`DeepTaylor`.
+        model: And the options of :class:`DeepTaylor`, without ``input_layer``.
         low, high: The bounds of the input: numbers, or arrays that broadcast
             to one sample, such as one a channel.
 
@@ -102,10 +100,11 @@ class BoundedDeepTaylor(DeepTaylor):
     """
 
     name = "deep_taylor.bounded"
+    _fixed = frozenset({"input_layer"})
 
     def __init__(self, model: keras.Model, *, low: Any = None, high: Any = None, **options: Any):
         self.bounds: InputBounds | None = None
-        super().__init__(model, **options)
+        super().__init__(model, input_layer=None, **options)
         self.bounds = InputBounds(self.graph, low, high)
         self._first = {step.index for step in kinds.first_kernels(self.graph, self.graph.steps)}
         if not self._first:
@@ -118,7 +117,7 @@ class BoundedDeepTaylor(DeepTaylor):
             return Bounded(*self.bounds.at(step))
         return super().rule(step)
 
-    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+    def _explain(self, x: np.ndarray, neuron_selection: Any, numbers: tuple[int, ...]) -> list[np.ndarray]:
         if self.bounds is not None:
             self.bounds.check(x)
-        return super()._analyze(x, neuron_selection)
+        return super()._explain(x, neuron_selection, numbers)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +12,7 @@ import tensorflow as tf
 from .. import kernels, kinds
 from ..checks import one_of
 from ..graph import ModelGraph, Step
+from ..reduction import interpolation
 from .backward import BackwardAnalyzer, Rule, pull
 
 _L = keras.layers
@@ -40,6 +42,7 @@ class GradCAM(BackwardAnalyzer):
     """
 
     name = "grad_cam"
+    _fixed = frozenset({"input_layer"})
 
     def __init__(
         self,
@@ -74,6 +77,18 @@ class GradCAM(BackwardAnalyzer):
     def start(self) -> int:
         return self._feature
 
+    def _check_reducible(self) -> None:
+        if not self.resize:
+            raise ValueError("reduce= expected maps with channels, received resize=False, whose maps have none")
+        super()._check_reducible()
+
+    def _analyze_layers(
+        self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        raise NotImplementedError(
+            f"{self.name!r} is a map of one layer: give another one as layer=, or take 'gradient' or 'lrp.epsilon'"
+        )
+
     def rule(self, step: Step) -> Rule | None:
         return pull
 
@@ -81,7 +96,7 @@ class GradCAM(BackwardAnalyzer):
         """1 at the explained output."""
         return shares
 
-    def finish(self, x: tf.Tensor, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    def finish(self, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         spatial = list(range(1, start.shape.rank - 1))
         weights = tf.reduce_mean(signal, spatial, keepdims=True)
         found = tf.nn.relu(tf.reduce_sum(weights * start, -1))
@@ -94,17 +109,6 @@ class GradCAM(BackwardAnalyzer):
             order = [*range(axis), len(spatial), *range(axis, len(spatial))]
             found = tf.transpose(found, order)
         return tf.repeat(found[..., None], sizes[-1], axis=-1)
-
-
-def interpolation(old: int, new: int) -> np.ndarray:
-    """The matrix ``(new, old)`` of linear interpolation between the centres of elements, constant beyond the last."""
-    at = np.clip((np.arange(new) + 0.5) * old / new - 0.5, 0, old - 1)
-    below = np.minimum(at.astype(int), max(old - 2, 0))
-    matrix = np.zeros((new, old))
-    matrix[np.arange(new), below] = 1 - (at - below)
-    if old > 1:
-        matrix[np.arange(new), below + 1] = at - below
-    return matrix
 
 
 def last_feature_map(graph: ModelGraph) -> int:

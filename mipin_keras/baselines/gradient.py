@@ -25,9 +25,9 @@ class Gradient(BackwardAnalyzer):
     It takes any differentiable model.
 
     Args:
-        model, neuron_selection_mode, output_layer: See
-            :class:`mipin_keras.Analyzer`. "all" gives the gradient of the sum
-            of all outputs.
+        model, neuron_selection_mode, output_layer, input_layer: See
+            :class:`~.backward.BackwardAnalyzer`. "all" gives the gradient of
+            the sum of all outputs.
         postprocess: None, or ``"abs"`` or ``"square"`` of the gradient.
 
     Raises:
@@ -37,15 +37,8 @@ class Gradient(BackwardAnalyzer):
 
     name = "gradient"
 
-    def __init__(
-        self,
-        model: keras.Model,
-        *,
-        neuron_selection_mode: str | Callable = "max_activation",
-        output_layer: str | None = None,
-        postprocess: str | None = None,
-    ):
-        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+    def __init__(self, model: keras.Model, *, postprocess: str | None = None, **options: Any):
+        super().__init__(model, **options)
         one_of("postprocess", postprocess, POSTPROCESS)
         self.postprocess = postprocess
         self.options["postprocess"] = postprocess
@@ -58,14 +51,14 @@ class Gradient(BackwardAnalyzer):
         """1 at the explained output."""
         return shares
 
-    def finish(self, x: tf.Tensor, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+    def finish(self, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         if self.postprocess is None:
             return signal
         return tf.abs(signal) if self.postprocess == "abs" else tf.square(signal)
 
 
 class InputTimesGradient(Gradient):
-    """The input times the gradient (Shrikumar et al. 2016).
+    """The input times the gradient (Shrikumar et al. 2016); at an ``input_layer``, its output times the gradient.
 
     Args, Raises: As :class:`Gradient`; ``postprocess`` acts on the gradient,
     before the product.
@@ -73,30 +66,41 @@ class InputTimesGradient(Gradient):
 
     name = "input_t_gradient"
 
-    def finish(self, x: tf.Tensor, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
-        return x * super().finish(x, signal, start)
+    def finish(self, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        return start * super().finish(signal, start)
 
 
 class _Averaged(Gradient):
     """The mean of the gradients at several points for each sample, the explained output fixed by the sample."""
 
-    def analyze(self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128) -> np.ndarray:
+    def analyze(
+        self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128, reduce: str | None = None
+    ) -> np.ndarray:
         """As :meth:`mipin_keras.Analyzer.analyze`.
 
         ``batch_size`` bounds the points at once, of however many samples:
         memory does not grow with their number.
         """
-        return self._batched(functools.partial(self._mean, most=batch_size), X, neuron_selection, batch_size)
+        return self._maps(functools.partial(self._mean, most=batch_size), X, neuron_selection, batch_size, reduce)
+
+    def _analyze_layers(
+        self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        raise NotImplementedError(
+            f"{self.name!r} averages many walks and keeps nothing of the layers on their way; take 'gradient' or "
+            "'input_t_gradient'"
+        )
 
     def _mean(self, x: np.ndarray, neuron_selection: Any, most: int) -> np.ndarray:
         selection.check_superfluous(self.neuron_selection_mode, neuron_selection)
         samples, shares = (tf.convert_to_tensor(array) for array in (x, self._shares(x, neuron_selection)))
         count, at_once = self._count(), max(1, most // len(x))
-        total = np.zeros(x.shape, np.float64)
+        total = np.zeros((), np.float64)
         variations = self._variations(x.shape[1:])
         for start in range(0, count, at_once):
             group = np.stack([next(variations) for _ in range(min(at_once, count - start))])
-            total += self._checked(self._summed(samples, shares, tf.convert_to_tensor(group, samples.dtype)))
+            found = self._checked(self._summed(samples, shares, tf.convert_to_tensor(group, samples.dtype)))
+            total = total + found.numpy()
         return self._averaged(x, total / count)
 
     @functools.cached_property
@@ -107,10 +111,13 @@ class _Averaged(Gradient):
         @tf.function(input_signature=[*self._signature, varied], autograph=False)
         def summed(x: tf.Tensor, shares: tf.Tensor, group: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
             points = self._points(x, tf.reshape(group, tf.concat([tf.shape(group)[:1], [1], tf.shape(group)[1:]], 0)))
-            found, finite = self._walk(
-                tf.reshape(points, tf.concat([[-1], tf.shape(x)[1:]], 0)), tf.tile(shares, [tf.shape(group)[0], 1])
+            (found,), finite = self._walk(
+                tf.reshape(points, tf.concat([[-1], tf.shape(x)[1:]], 0)),
+                tf.tile(shares, [tf.shape(group)[0], 1]),
+                (self.start,),
             )
-            return tf.reduce_sum(tf.reshape(found, tf.shape(points)), axis=0), finite
+            each = tf.concat([tf.shape(points)[:2], tf.shape(found)[1:]], 0)
+            return tf.reduce_sum(tf.reshape(found, each), axis=0), finite
 
         return summed.get_concrete_function()
 
@@ -155,6 +162,7 @@ class IntegratedGradients(_Averaged):
     """
 
     name = "integrated_gradients"
+    _fixed = frozenset({"input_layer"})
 
     def __init__(
         self,
@@ -165,7 +173,7 @@ class IntegratedGradients(_Averaged):
         riemann: str = "left",
         **options: Any,
     ):
-        super().__init__(model, **options)
+        super().__init__(model, input_layer=None, **options)  # the path is one of the model's inputs
         whole("steps", steps, 1)
         one_of("riemann", riemann, tuple(RIEMANN))
         self.path_steps, self.riemann = steps, riemann
@@ -196,14 +204,17 @@ class IntegratedGradients(_Averaged):
 class SmoothGrad(_Averaged):
     """The mean gradient over noisy copies of the input (Smilkov et al. 2017).
 
+    With an ``input_layer`` the noise is still the input's, and the gradient
+    that of the layer's output.
+
     The noise is Gaussian, with a standard deviation of ``noise`` times the
     sample's value range (its largest minus its smallest value). It is drawn
     from ``seed`` alone, the same for each sample, so that a map depends
     neither on the batch nor on what was analyzed before.
 
     Args:
-        model, neuron_selection_mode, output_layer, postprocess: See
-            :class:`Gradient`. The explained neuron is the clean input's.
+        model, neuron_selection_mode, output_layer, input_layer, postprocess:
+            See :class:`Gradient`. The explained neuron is the clean input's.
         augment_by_n: Noisy copies of a sample.
         noise: Standard deviation as a share of the sample's value range.
         seed: Of the noise.

@@ -135,6 +135,7 @@ class InnvestigateAnalyzer(Analyzer):
         # Lists, as JSON has them: what comes back from a file is then what was given.
         self.options |= {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
         self._own = copy.deepcopy(options)
+        self._indexed: Any = None
         if isinstance(self._own.get("input_layer_rule"), list):
             self._own["input_layer_rule"] = tuple(self._own["input_layer_rule"])  # it knows bounds by their being one
         self._make()
@@ -206,7 +207,9 @@ class InnvestigateAnalyzer(Analyzer):
             kind = of_values if isinstance(problem, ValueError) else RuntimeError
             raise kind(f"iNNvestigate's own {self._key} failed: {type(problem).__name__}: {problem}") from problem
 
-    def analyze(self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128) -> np.ndarray:
+    def analyze(
+        self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128, reduce: str | None = None
+    ) -> np.ndarray:
         """As :meth:`mipin_keras.Analyzer.analyze`; in iNNvestigate's numbers, which may be NaN where it divides by 0.
 
         Raises:
@@ -214,7 +217,15 @@ class InnvestigateAnalyzer(Analyzer):
         """
         if not close(self.logits(self._probe), self._wanted, 1e-5):
             self._make()  # the model was trained or given other weights since
-        return super().analyze(X, neuron_selection, batch_size=batch_size)
+        return super().analyze(X, neuron_selection, batch_size=batch_size, reduce=reduce)
+
+    def _of_index(self) -> Analyzer:
+        if self.neuron_selection_mode == "index" or callable(self.neuron_selection_mode):
+            return super()._of_index()
+        if self._indexed is None:  # iNNvestigate knows its mode from its making
+            self._indexed = super()._of_index()
+            self._indexed._make()
+        return self._indexed
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         mode = self.neuron_selection_mode

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -26,8 +25,8 @@ class LRP(backward.BackwardAnalyzer):
     relevance on as it is; max poolings give it to the maximum.
 
     Args:
-        model, neuron_selection_mode, output_layer: See
-            :class:`mipin_keras.Analyzer`.
+        model, neuron_selection_mode, output_layer, input_layer: See
+            :class:`~.backward.BackwardAnalyzer`.
         rule: A name in :data:`mipin_keras.baselines.rules.RULES`, such as
             "Epsilon", or a :class:`~mipin_keras.baselines.rules.Rule`; or a
             dict from ``"dense"`` and ``"conv"`` to one.
@@ -52,15 +51,14 @@ class LRP(backward.BackwardAnalyzer):
         self,
         model: keras.Model,
         *,
-        neuron_selection_mode: str | Callable = "max_activation",
-        output_layer: str | None = None,
         rule: Any = None,
         input_layer_rule: Any = None,
         bn_layer_rule: Any = None,
         until_layer_idx: int | None = None,
         until_layer_rule: Any = None,
+        **options: Any,
     ):
-        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        super().__init__(model, **options)
         if rule is None:
             raise ValueError(f"{self.name!r} needs rule=: one of {sorted(RULES)}, or a dict from 'dense' and 'conv'")
         named = rule if isinstance(rule, dict) else {"dense": rule, "conv": rule}
@@ -91,6 +89,11 @@ class LRP(backward.BackwardAnalyzer):
             if len(input_layer_rule) != 2:
                 raise ValueError(
                     f"expected input_layer_rule to be a rule or (low, high), received {input_layer_rule!r}"
+                )
+            if self.start != self.graph.input:
+                raise ValueError(
+                    "input_layer_rule=(low, high) are bounds of the model's input, and with input_layer the "
+                    "explanation does not go down to it: give one of the two"
                 )
             self.bounds = InputBounds(self.graph, *input_layer_rule)
             input_layer_rule = [np.asarray(bound).tolist() for bound in input_layer_rule]
@@ -136,10 +139,10 @@ class LRP(backward.BackwardAnalyzer):
             return self.kernel_rules["dense" if isinstance(step.layer, keras.layers.Dense) else "conv"]
         return self.bn_rule
 
-    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+    def _explain(self, x: np.ndarray, neuron_selection: Any, numbers: tuple[int, ...]) -> list[np.ndarray]:
         if self.bounds is not None:
             self.bounds.check(x)
-        return super()._analyze(x, neuron_selection)
+        return super()._explain(x, neuron_selection, numbers)
 
 
 def find_rule(option: str, rule: Any) -> rules.Rule:

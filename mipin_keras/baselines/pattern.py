@@ -30,8 +30,8 @@ class PatternNet(backward.BackwardAnalyzer):
     the weights.
 
     Args:
-        model, neuron_selection_mode, output_layer: See
-            :class:`mipin_keras.Analyzer`.
+        model, neuron_selection_mode, output_layer, input_layer: See
+            :class:`~.backward.BackwardAnalyzer`.
         pattern_type: Which samples tell a neuron's pattern: ``"relu"``, those
             in which it is active (its pre-activation above 0);
             ``"relu.negative"``, the others; ``"linear"``, all.
@@ -53,12 +53,11 @@ class PatternNet(backward.BackwardAnalyzer):
         self,
         model: keras.Model,
         *,
-        neuron_selection_mode: str | Callable = "max_activation",
-        output_layer: str | None = None,
         pattern_type: str = "relu",
         verbose: int = 1,
+        **options: Any,
     ):
-        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        super().__init__(model, **options)
         one_of("pattern_type", pattern_type, PATTERN_TYPES)
         one_of("verbose", verbose, (0, 1, 2))
         self.pattern_type, self.verbose = pattern_type, verbose
@@ -141,16 +140,15 @@ class PatternNet(backward.BackwardAnalyzer):
 
     def _take(self, patterns: dict[int, np.ndarray]) -> None:
         self.patterns = patterns
-        for traced in ("_explain_largest", "_explain_given"):  # they hold the patterns of the fit before
-            self.__dict__.pop(traced, None)
+        self._traces.clear()  # they hold the patterns of the fit before
 
     def _statistics(self, x: np.ndarray, shifts: dict[int, np.ndarray]) -> dict[int, list[np.ndarray]]:
         """What :class:`_Sums` adds up, of one batch, by the step's index."""
-        found = self._traced(tf.convert_to_tensor(x), {i: tf.convert_to_tensor(shift) for i, shift in shifts.items()})
+        found = self._sums_of(tf.convert_to_tensor(x), {i: tf.convert_to_tensor(shift) for i, shift in shifts.items()})
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
 
     @functools.cached_property
-    def _traced(self) -> Callable:
+    def _sums_of(self) -> Callable:
         shifts = {s.index: tf.TensorSpec((s.output_shape[-1],), tf.float32) for s in self.steps if s.linear}
 
         @tf.function(input_signature=[self._signature[0], shifts], autograph=False)
@@ -193,9 +191,9 @@ class PatternNet(backward.BackwardAnalyzer):
 
     # Analyzing
 
-    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+    def _explain(self, x: np.ndarray, neuron_selection: Any, numbers: tuple[int, ...]) -> list[np.ndarray]:
         self._need_fit()
-        return super()._analyze(x, neuron_selection)
+        return super()._explain(x, neuron_selection, numbers)
 
     def _need_fit(self) -> None:
         if not self.fitted:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import keras
 import tensorflow as tf
@@ -30,11 +30,10 @@ class _Rectified(BackwardAnalyzer):
         self,
         model: keras.Model,
         *,
-        neuron_selection_mode: str | Callable = "max_activation",
-        output_layer: str | None = None,
         head: str = "output",
+        **options: Any,
     ):
-        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        super().__init__(model, **options)
         one_of("head", head, HEADS)
         self.start_from = head
         self.options["head"] = head
@@ -59,8 +58,8 @@ class Deconvnet(_Rectified):
     """Deconvnet (Zeiler and Fergus 2014): at a ReLU the signal is rectified, whatever the ReLU did.
 
     Args:
-        model, neuron_selection_mode, output_layer: See
-            :class:`mipin_keras.Analyzer`.
+        model, neuron_selection_mode, output_layer, input_layer: See
+            :class:`~.backward.BackwardAnalyzer`.
         head: What starts at the explained output: its value (``"output"``),
             as in iNNvestigate, or 1 (``"one"``). With ``"output"`` a
             negative logit turns the map around before it is rectified.

@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from mipin_keras import create_analyzer
-from mipin_keras.baselines.gradcam import interpolation
+from mipin_keras.reduction import interpolation
 from tests.networks import close, cnn, mlp, residual, samples, with_weights
 
 L = keras.layers

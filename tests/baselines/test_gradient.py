@@ -331,8 +331,7 @@ def test_no_more_points_at_once_than_the_batch_size(name, option, n, batch_size,
         "_summed",
         lambda x, shares, group: sizes.append(len(x) * len(group)) or (2.0 * x, tf.constant(True)),
     )
-    monkeypatch.setattr(analyzer, "_explain_given", None)
-    monkeypatch.setattr(analyzer, "_explain_largest", None)
+    monkeypatch.setattr(analyzer, "_traced", None)
     monkeypatch.setattr(analyzer, "_logits", lambda x: logits.append(len(x)) or tf.eye(len(x), 4))
     x = samples((12,), n)
     analyzer.analyze(x, 1 if mode == "index" else None, batch_size=batch_size)

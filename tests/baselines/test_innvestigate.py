@@ -475,3 +475,17 @@ def test_what_json_does_not_hold_cannot_be_saved(tmp_path):
     analyzer = make("deep_taylor.bounded", mlp(), low=np.zeros((1, 12), np.float32))
     with pytest.raises(ValueError, match=r"expected options that a file can hold, received \{'low'"):
         analyzer.save(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("mode", ["max_activation", "index", "all"])
+def test_classes_pixels_and_no_layers(mode):
+    model = cnn()
+    x = samples((7, 6, 2), 7)
+    analyzer = make("lrp.epsilon", model, neuron_selection_mode=mode)
+    wanted = make("lrp.epsilon", model, neuron_selection_mode="index").analyze(x, 2)
+    assert close(analyzer.analyze_class(x, 2, batch_size=3), wanted.mean(axis=0, dtype=np.float64), 1e-5)
+    chosen = 2 if mode == "index" else None
+    maps = analyzer.analyze(x, chosen)
+    assert close(analyzer.analyze(x, chosen, reduce="mean", batch_size=3), maps.mean(axis=-1), 1e-5)
+    with pytest.raises(NotImplementedError, match="'innvestigate:lrp.epsilon' .* take a method that walks back"):
+        analyzer.analyze_layers(x, chosen)

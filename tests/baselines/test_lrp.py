@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from mipin_keras import create_analyzer, load_analyzer, walk
-from mipin_keras.analyzer import read_file
+from mipin_keras.archive import read_file
 from mipin_keras.baselines import BASELINES
 from mipin_keras.baselines.lrp import LRP
 from mipin_keras.baselines.rules import RULES, AlphaBeta, AlphaBetaX, Bounded, Epsilon, Flat, Rule, WSquare, Z
