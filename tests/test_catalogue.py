@@ -28,6 +28,7 @@ MIPIN = BASIC | {
     "epochs": (2, {"conv_solver": "trained"}),
     "rows": (200, {"conv_solver": "closed_form"}),
     "seed": (1, {"conv_solver": "closed_form", "rows": 200}),
+    "merge": ("full", {}, residual),
     "verbose": (2, {}),
 }
 WALK = BASIC | {"input_layer": ("conv", {})}

@@ -15,8 +15,6 @@ MODELS = {"mlp": lambda: mlp(head="softmax"), "cnn": cnn, "residual": residual}
 # What a method is not made for, which is a test of its own.
 NOT_FOR = {
     "grad_cam": ["mlp"],
-    "mipin": ["residual"],
-    "mipin.trained": ["residual"],
     "pattern.net": ["residual"],
     "pattern.attribution": ["residual"],
 }
@@ -113,8 +111,8 @@ def test_several_neurons_at_once_sum_up(case, tmp_path, mode):
             made_so.analyze(few, wrong)
 
 
-# What keeps nothing of the layers on its way, and says so; MIP-IN does not yet.
-NO_LAYERS = {"grad_cam", "integrated_gradients", "mipin", "mipin.trained", "smoothgrad"}
+# What keeps nothing of the layers on its way, and says so.
+NO_LAYERS = {"grad_cam", "integrated_gradients", "smoothgrad"}
 
 
 @pytest.fixture(scope="module", params=OURS)

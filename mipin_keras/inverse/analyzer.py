@@ -9,14 +9,14 @@ from typing import Any
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from .._version import __version__
-from ..analyzer import MAGIC, Analyzer, NotFittedError
+from ..archive import MAGIC
 from ..checks import number, one_of, whole
 from .checkpoint import Checkpoint
+from .explaining import Explaining
 from .fitting import Fitting, Options, measure
-from .network import InverseNetwork, Seen
+from .network import InverseNetwork
 from .replicas import Replicas
 
 SAMPLES = ("all", "class")
@@ -24,7 +24,7 @@ CONV_SOLVERS = ("closed_form", "trained")
 MERGES = ("channel", "full")
 
 
-class MIPIN(Analyzer):
+class MIPIN(Explaining):
     """MIP-IN (Algorithm 1): what a logit still knows of the input, and the linear weights that say so.
 
     For each class an inverse of the network is fitted, layer by layer from
@@ -121,9 +121,8 @@ class MIPIN(Analyzer):
         }
         if mask_input is None:
             mask_input = forward_relu and input_layer is not None
-        start = self.graph.input if input_layer is None else self.graph.tensor_after(input_layer)
         self.network = InverseNetwork(
-            self.graph, start, forward_relu=forward_relu, mask_input=mask_input, merge=merge
+            self.graph, self.start, forward_relu=forward_relu, mask_input=mask_input, merge=merge
         )
 
     def _check_classes(self, classes: Any) -> list[int]:
@@ -139,11 +138,6 @@ class MIPIN(Analyzer):
         return sorted({int(c) for c in listed})
 
     # Fitting
-
-    @property
-    def fitted(self) -> bool:
-        """Whether at least one class is fitted."""
-        return bool(self.network.weights)
 
     def fit(
         self,
@@ -204,6 +198,11 @@ class MIPIN(Analyzer):
         replicas = Replicas()
         folder = None
         if checkpoint is not None or replicas.hosts > 1:
+            if checkpoint is not None and batches.kind == "generator":
+                raise ValueError(
+                    "a generator goes on where it stands, so that a fit could not be taken up again with the same "
+                    "samples; with checkpoint= give an array, a data set, or a function that returns a fresh generator"
+                )
             header = self._header(fitted, budget, batches)
             replicas.agree("the beginning of the fit", json.dumps(header, sort_keys=True))
             folder = None if checkpoint is None else Checkpoint(checkpoint, header, writes=replicas.chief)
@@ -252,84 +251,6 @@ class MIPIN(Analyzer):
         self._need_fit()
         classes = sorted(self.network.weights)
         return measure(self.network, self.batches(X, batch_size, steps), classes, self._fit_options.samples)
-
-    # Analyzing
-
-    def source_signal(self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128) -> np.ndarray:
-        """What of ``X`` the explained logit still knows: S = g(Y_c), masked (section 3.2).
-
-        Args, Returns, Raises: As :meth:`analyze`; where several neurons are
-        explained at once, the mean of their source signals.
-        """
-        return self._batched(self._source_signal, X, neuron_selection, batch_size)
-
-    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
-        seen, shares = self._look(x, neuron_selection)
-        return self._gather(
-            seen, shares, lambda part, c, share: self.network.attribution(part, c, share)[self.network.start]
-        )
-
-    def _source_signal(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
-        seen, shares = self._look(x, neuron_selection)
-        shares = shares / shares.sum(axis=1, keepdims=True)
-
-        def explain(part: Seen, c: int, share: np.ndarray) -> tf.Tensor:
-            signal = self.network.source(part, c)[self.network.start]
-            return signal if (share == 1).all() else signal * share.reshape(-1, *[1] * (len(signal.shape) - 1))
-
-        return self._gather(seen, shares, explain)
-
-    def _look(self, x: np.ndarray, neuron_selection: Any) -> tuple[Seen, np.ndarray]:
-        self._need_fit()
-        seen = self.network.look(x)
-        shares = self.select(seen.logits.numpy(), neuron_selection)
-        missing = sorted(set(np.flatnonzero(shares.any(axis=0)).tolist()) - set(self.network.weights))
-        if missing:
-            raise NotFittedError(
-                f"classes {missing} were not fitted (fitted: {sorted(self.network.weights)}); name them in classes= "
-                "and fit again, or select a fitted one with neuron_selection_mode='index'"
-            )
-        return seen, shares
-
-    def _gather(self, seen: Seen, shares: np.ndarray, explain: Callable) -> np.ndarray:
-        """The sum over classes of ``explain(samples, class, shares)``, each on the samples it concerns."""
-        units = np.flatnonzero(shares.any(axis=0)).tolist()
-        if len(units) == 1:
-            return explain(seen, units[0], shares[:, units[0]]).numpy()
-        total = np.zeros((len(shares), *self.graph.shapes[self.network.start]), np.float32)
-        for c in units:
-            chosen = np.flatnonzero(shares[:, c])
-            total[chosen] += explain(seen.rows(chosen), c, shares[chosen, c]).numpy()
-        return total
-
-    def _need_fit(self) -> None:
-        if not self.fitted:
-            raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
-
-    # Files
-
-    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        self._need_fit()
-        arrays = {
-            f"{c}/{index}/{i}": w.numpy()
-            for c, weights in self.network.weights.items()
-            for index, ws in weights.items()
-            for i, w in enumerate(ws)
-        }
-        return arrays, {"fitted": sorted(self.network.weights), "fit_report": self.fit_report}
-
-    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-        weights: dict[int, dict[int, Any]] = {}
-        for c in about["fitted"]:
-            for node in self.network.learned:
-                shapes = self.network.regression(node).weight_shapes
-                found = tuple(arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
-                if tuple(w.shape for w in found) != shapes:
-                    raise ValueError(
-                        f"weights of {node.name!r} have shapes {[w.shape for w in found]}, expected {shapes}"
-                    )
-                weights.setdefault(c, {})[node.index] = tuple(tf.constant(w, tf.float32) for w in found)
-        self.network.weights, self.fit_report = weights, about["fit_report"]
 
 
 class TrainedMIPIN(MIPIN):

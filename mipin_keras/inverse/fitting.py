@@ -125,8 +125,10 @@ class Fitting:
             for (c, found), line in zip(sorted(weights.items()), lines, strict=True):
                 self._weights[c][index] = tuple(tf.constant(w, tf.float32) for w in found)
                 self._lines[index, c] = line
-        counts = self.checkpoint.state().get("counts")
-        self._counts = None if counts is None else np.asarray(counts, int)
+        state = self.checkpoint.state()
+        self.replicas.agree("what was learned before", ", ".join(sorted(pieces)))  # all have read before one writes
+        self.batches.samples = state.get("samples", self.batches.samples)
+        self._counts = None if state.get("counts") is None else np.asarray(state["counts"], int)
         if pieces:
             self.say(f"going on from {self.checkpoint.directory}: {len(pieces)} pieces were learned before")
 
@@ -144,15 +146,16 @@ class Fitting:
                 weights = {c: tuple(w.numpy() for w in self._weights[c][node.index]) for c in group}
                 lines = [self._lines[node.index, c] for c in group]
                 self.checkpoint.write(f"{node.index} {node.name} {group[0]}-{group[-1]}", weights, lines)
-                if self._counts is not None:
-                    self.checkpoint.note({"counts": self._counts.tolist()})
+                counts = None if self._counts is None else self._counts.tolist()
+                self.checkpoint.note({"samples": self.batches.samples, "counts": counts})
         lines = [self._lines[node.index, c] for c in classes]
         if self.verbose == 1:
             mean, part = (float(np.mean([line[key] for line in lines])) for key in ("mse", "relative"))
             self.say(f"  reconstruction error {mean:.4g}, {part:.1%} of the variance (mean of {len(lines)} classes)")
 
     def _solve(self, number: int, node: Node, inverse: LearnedInverse, classes: list[int]) -> None:
-        draws = {c: Draw.of(inverse, self.options.rows, self.count(c)) for c in classes}
+        limit = self.options.rows if inverse.sampled else None
+        draws = {c: Draw.of(inverse, limit, 0 if limit is None else self.count(c)) for c in classes}
         sums = {c: inverse.regression() for c in classes}
         above = {c: self.above(c) for c in classes}
         counts = np.zeros(self.network.graph.units, int)

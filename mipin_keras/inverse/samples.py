@@ -33,7 +33,7 @@ class Draw(NamedTuple):
     @classmethod
     def of(cls, inverse: LearnedInverse, limit: int | None, samples: int) -> Draw:
         """About ``limit`` rows of ``samples`` samples; None for every one."""
-        if not inverse.sampled or limit is None:
+        if limit is None:
             return cls(1.0, inverse.positions)
         samples = max(samples, 1)
         take = min(inverse.positions, limit, max(POSITIONS, -(-limit // samples)))

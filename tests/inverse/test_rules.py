@@ -187,10 +187,10 @@ def test_merges_that_have_no_inverse_are_refused_by_name():
 
 def test_operations_that_are_unknown_are_refused():
     a = keras.Input((4,))
-    made = keras.ops.exp(a), keras.ops.dot(a, keras.ops.transpose(a)), keras.ops.concatenate([a, a], axis=0)
+    made = keras.ops.exp(a), keras.ops.concatenate([a, a], axis=0)
     for tensor in made:
         graph = ModelGraph(keras.Model(a, L.Dense(2)(tensor)))
-        with pytest.raises(ValueError, match="no inverse|joins samples|static shape"):
+        with pytest.raises(ValueError, match="no inverse|joins samples"):
             InverseNetwork(graph, graph.input)
 
 

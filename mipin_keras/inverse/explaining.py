@@ -1,0 +1,143 @@
+"""What a fitted InverseNetwork says of an input: attributions and source signals, of classes and at layers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..analyzer import Analyzer, NotFittedError
+from .network import InverseNetwork, Seen
+
+Found = dict[int, tf.Tensor]
+
+
+class Explaining(Analyzer):
+    """The part of :class:`mipin_keras.inverse.MIPIN` behind its fit.
+
+    Attributes:
+        network: The inverse network, with the weights of each fitted class.
+        fit_report: See :class:`mipin_keras.inverse.MIPIN`.
+    """
+
+    network: InverseNetwork
+    fit_report: list[dict[str, Any]]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether at least one class is fitted."""
+        return bool(self.network.weights)
+
+    def source_signal(
+        self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128, reduce: str | None = None
+    ) -> np.ndarray:
+        """What of ``X`` the explained logit still knows: S = g(Y_c), masked (section 3.2).
+
+        Args, Returns, Raises: As :meth:`analyze`; where several neurons are
+        explained at once, the mean of their source signals.
+        """
+        return self._maps(self._source_signal, X, neuron_selection, batch_size, reduce)
+
+    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+        seen, shares = self._look(x, neuron_selection)
+        return self._attributions(seen, shares, ())[self.start]
+
+    def _source_signal(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+        seen, shares = self._look(x, neuron_selection)
+        return self._sources(seen, shares, ())[self.start]
+
+    def _analyze_layers(
+        self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        # What an analyzer that stops at a layer masks there.
+        masks = {n for n in numbers.values() if n != self.graph.input} if self.options["forward_relu"] else set()
+        if self.options["mask_input"] is not None:
+            masks = set(numbers.values()) if self.options["mask_input"] else set()
+        seen, shares = self._look(x, neuron_selection, masks)
+        keep = set(numbers.values())
+        attributions, sources = self._attributions(seen, shares, keep), self._sources(seen, shares, keep)
+        return {name: (attributions[n], sources[n]) for name, n in numbers.items()}
+
+    def _numbers(self, layers: Any) -> dict[str, int]:
+        known = super()._numbers(layers)
+        carried = {self.start, *(node.output for node in self.network.nodes)}
+        off = [name for name, n in known.items() if n not in carried]
+        if off and layers is not None:
+            raise ValueError(
+                f"expected layers that MIP-IN's signal comes by, received {off}, which only make the gate of a "
+                "multiplication"
+            )
+        return {name: n for name, n in known.items() if n in carried}
+
+    def _attributions(self, seen: Seen, shares: np.ndarray, keep: Iterable[int]) -> dict[int, np.ndarray]:
+        return self._gather(seen, shares, lambda part, c, share: self.network.attribution(part, c, share, keep))
+
+    def _sources(self, seen: Seen, shares: np.ndarray, keep: Iterable[int]) -> dict[int, np.ndarray]:
+        """The mean over the classes that are explained, by their shares."""
+
+        def explain(part: Seen, c: int, share: np.ndarray) -> Found:
+            found = self.network.source(part, c, keep)
+            if (share == 1).all():
+                return found
+            return {n: signal * share.reshape(-1, *[1] * (len(signal.shape) - 1)) for n, signal in found.items()}
+
+        return self._gather(seen, shares / shares.sum(axis=1, keepdims=True), explain)
+
+    def _look(
+        self, x: np.ndarray, neuron_selection: Any, masks: Iterable[int] | None = None
+    ) -> tuple[Seen, np.ndarray]:
+        self._need_fit()
+        seen = self.network.look(x, masks=masks)
+        shares = self.select(seen.logits.numpy(), neuron_selection)
+        missing = sorted(set(np.flatnonzero(shares.any(axis=0)).tolist()) - set(self.network.weights))
+        if missing:
+            raise NotFittedError(
+                f"classes {missing} were not fitted (fitted: {sorted(self.network.weights)}); fit(X, classes=...) adds "
+                "them, or select a fitted one with neuron_selection_mode='index'"
+            )
+        return seen, shares
+
+    def _gather(self, seen: Seen, shares: np.ndarray, explain: Callable[..., Found]) -> dict[int, np.ndarray]:
+        """The sums over classes of ``explain(samples, class, shares)``, each on the samples it concerns."""
+        units = np.flatnonzero(shares.any(axis=0)).tolist()
+        if len(units) == 1:
+            return {n: found.numpy() for n, found in explain(seen, units[0], shares[:, units[0]]).items()}
+        totals: dict[int, np.ndarray] = {}
+        for c in units:
+            chosen = np.flatnonzero(shares[:, c])
+            for n, found in explain(seen.rows(chosen), c, shares[chosen, c]).items():
+                if n not in totals:
+                    totals[n] = np.zeros((len(shares), *self.graph.shapes[n]), np.float32)
+                totals[n][chosen] += found.numpy()
+        return totals
+
+    def _need_fit(self) -> None:
+        if not self.fitted:
+            raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
+
+    # Files
+
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        self._need_fit()
+        arrays = {
+            f"{c}/{index}/{i}": w.numpy()
+            for c, weights in self.network.weights.items()
+            for index, ws in weights.items()
+            for i, w in enumerate(ws)
+        }
+        return arrays, {"fitted": sorted(self.network.weights), "fit_report": self.fit_report}
+
+    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        weights: dict[int, dict[int, Any]] = {}
+        for c in about["fitted"]:
+            for node in self.network.learned:
+                shapes = self.network.regression(node).weight_shapes
+                found = tuple(arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
+                if tuple(w.shape for w in found) != shapes:
+                    raise ValueError(
+                        f"weights of {node.name!r} have shapes {[w.shape for w in found]}, expected {shapes}"
+                    )
+                weights.setdefault(c, {})[node.index] = tuple(tf.constant(w, tf.float32) for w in found)
+        self.network.weights, self.fit_report = weights, about["fit_report"]
