@@ -1,10 +1,11 @@
-"""Checks of options: what was expected, and what came."""
+"""Checks of options and models: what was expected, and what came."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import keras
 import numpy as np
 
 
@@ -54,3 +55,33 @@ def array_like(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarr
     if not np.isfinite(array).all():
         raise ValueError(f"expected {name} to be finite, received {value!r}")
     return array
+
+
+def check_graph(model: Any, what: str) -> None:
+    """Raise unless the calls of ``model`` can be read from its graph."""
+    own_call = not type(model).call.__module__.startswith("keras.")
+    if own_call or not isinstance(model, keras.Sequential | keras.Function):
+        raise ValueError(
+            f"expected a Sequential or functional model, received {what} of type {type(model).__name__}, whose own "
+            "call() hides its layers; build it as keras.Model(inputs, outputs)"
+        )
+    if isinstance(model, keras.Sequential) and not model.built:
+        raise ValueError(
+            f"{what} is not built, so it has no graph yet; add keras.Input(shape) as its first layer, or call it once"
+        )
+
+
+def check_model(model: Any) -> None:
+    """Raise unless ``model`` is a Keras 3 model with a graph, one input and one output."""
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            f"expected a Keras 3 model (keras.Model), received {type(model).__module__}.{type(model).__name__}"
+        )
+    check_graph(model, "the model")
+    for what, tensors in (("input", model.inputs), ("output", model.outputs)):
+        if len(tensors) != 1:
+            names = [tensor.name for tensor in tensors]
+            raise ValueError(
+                f"expected a model with one {what}, received {len(tensors)}: {names}; "
+                f"build keras.Model(input, output) for the part to explain"
+            )

@@ -19,8 +19,16 @@ _SETTINGS = (
     "strides", "padding", "dilation_rate", "groups", "pool_size", "dims", "size", "interpolation",
     "max_value", "negative_slope", "threshold", "alpha", "epsilon",
 )  # fmt: skip
-# Likewise, of layers that have them: they leave the fingerprint of every other model what it was before.
-_OWN_SETTINGS = ("depth_multiplier", "output_padding")
+# Likewise, of some layers: they leave the fingerprint of every other model what it was before.
+_L = keras.layers
+_OWN_SETTINGS: dict[tuple[type, ...], tuple[str, ...]] = {
+    kernels.DEPTHWISE: ("depth_multiplier",),
+    kernels.TRANSPOSED: ("output_padding",),
+    (_L.Rescaling,): ("scale", "offset"),
+    (_L.Normalization,): ("axis", "input_mean", "input_variance", "invert"),
+    (_L.LayerNormalization, _L.GroupNormalization, _L.UnitNormalization): ("axis",),
+    (_L.Resizing,): ("crop_to_aspect_ratio", "pad_to_aspect_ratio", "antialias"),
+}
 
 
 def fingerprint(steps: Iterable[Step], weights: Iterable[Any]) -> str:
@@ -34,7 +42,7 @@ def fingerprint(steps: Iterable[Step], weights: Iterable[Any]) -> str:
     for step in steps:
         # Not the names: Keras numbers them by what else the process has built.
         kind = (type(step.layer).__name__, kernels.activation_name(step.layer))
-        digest.update(repr((kind, step.inputs, step.output_shape, _settings(step.layer))).encode())
+        digest.update(repr((kind, step.inputs, step.output_shape, _settings(step))).encode())
     for variable in weights:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
         digest.update(repr((array.shape, array.dtype.str)).encode())
@@ -42,10 +50,13 @@ def fingerprint(steps: Iterable[Step], weights: Iterable[Any]) -> str:
     return digest.hexdigest()
 
 
-def _settings(layer: Any) -> list[Any]:
-    """A layer's settings: plain Python, whatever a version of Keras keeps them as."""
-    own = [(name, _plain(getattr(layer, name))) for name in _OWN_SETTINGS if getattr(layer, name, None) is not None]
-    return [_plain(getattr(layer, name, None)) for name in _SETTINGS] + own
+def _settings(step: Step) -> list[Any]:
+    """What sets a step: plain Python, whatever a version of Keras keeps it as."""
+    names = [name for types, own in _OWN_SETTINGS.items() if isinstance(step.layer, types) for name in own]
+    own = [_plain(getattr(step.layer, name, None)) for name in names]
+    if not isinstance(step.layer, _L.Layer):  # a constant in an operation of keras.ops
+        own += [value for value in map(_plain, step.constants) if value is not None]
+    return [_plain(getattr(step.layer, name, None)) for name in _SETTINGS] + own
 
 
 def _plain(setting: Any) -> Any:
@@ -53,4 +64,6 @@ def _plain(setting: Any) -> Any:
         return tuple(_plain(entry) for entry in setting)
     if isinstance(setting, int | float | np.number | np.ndarray):
         return np.asarray(setting, float).tolist()
+    if hasattr(setting, "shape"):  # a tensor, as a constant of keras.ops
+        return _plain(keras.ops.convert_to_numpy(setting))
     return setting if isinstance(setting, str) else None

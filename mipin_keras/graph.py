@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from typing import Any
 
 import keras
 
 from . import fingerprint, kernels, separable
+from .checks import check_graph, check_model
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -39,6 +41,12 @@ class Step:
     output_shape: tuple[int, ...]
     arguments: tuple[tuple, dict]
     built_in: bool = False
+
+    @property
+    def constants(self) -> list[Any]:
+        """What it is called with besides tensors, without None."""
+        leaves = keras.tree.flatten(self.arguments)
+        return [leaf for leaf in leaves if leaf is not None and not isinstance(leaf, _Number)]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -94,7 +102,7 @@ class ModelGraph:
     """
 
     def __init__(self, model: keras.Model, output_layer: str | None = None):
-        _check_model(model)
+        check_model(model)
         self.model = model
         self.input = 0
         self.stripped: str | None = None
@@ -181,13 +189,13 @@ class ModelGraph:
             for leaf in leaves:
                 if id(leaf) not in numbers:  # the clone's own placeholders, in the order of the inputs
                     raise ValueError(f"layer {layer.name!r} reads a tensor that is not part of the model")
-            if "training" in kwargs:  # what predict() makes of it, whatever the model was built with
+            if "training" in kwargs or _trains(layer):  # what predict() makes of it, whatever it was built with
                 kwargs["training"] = False
             outputs = layer.compute_output_spec(*args, **kwargs)
             made = keras.tree.flatten(outputs)
             name = self._unique(path + layer.name)
             if isinstance(layer, keras.Model):
-                _check_graph(layer, f"the nested model {layer.name!r}")
+                check_graph(layer, f"the nested model {layer.name!r}")
                 ends = self._read(layer, [number_of(leaf) for leaf in leaves], name + "/")
                 if len(ends) == 1:
                     self.ends[name] = ends[0]
@@ -301,30 +309,7 @@ class _StandIn(keras.Operation):
         return self._specs
 
 
-def _check_graph(model: Any, what: str) -> None:
-    """Raise unless the calls of ``model`` can be read from its graph."""
-    own_call = not type(model).call.__module__.startswith("keras.")
-    if own_call or not isinstance(model, keras.Sequential | keras.Function):
-        raise ValueError(
-            f"expected a Sequential or functional model, received {what} of type {type(model).__name__}, whose own "
-            "call() hides its layers; build it as keras.Model(inputs, outputs)"
-        )
-    if isinstance(model, keras.Sequential) and not model.built:
-        raise ValueError(
-            f"{what} is not built, so it has no graph yet; add keras.Input(shape) as its first layer, or call it once"
-        )
-
-
-def _check_model(model: Any) -> None:
-    if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"expected a Keras 3 model (keras.Model), received {type(model).__module__}.{type(model).__name__}"
-        )
-    _check_graph(model, "the model")
-    for what, tensors in (("input", model.inputs), ("output", model.outputs)):
-        if len(tensors) != 1:
-            names = [tensor.name for tensor in tensors]
-            raise ValueError(
-                f"expected a model with one {what}, received {len(tensors)}: {names}; "
-                f"build keras.Model(input, output) for the part to explain"
-            )
+def _trains(layer: Any) -> bool:
+    """Whether it takes a call outside of a model for training, as random augmentations do."""
+    parameter = inspect.signature(layer.call).parameters.get("training")
+    return parameter is not None and parameter.default is True

@@ -41,7 +41,7 @@ HEADS = frozenset({"softmax", "log_softmax", "sigmoid"})
 
 def overrides_call(layer: Any, base: type) -> bool:
     """Whether ``layer``'s class computes something else than ``base``, in any method that Keras calls for it."""
-    methods = ("__call__", "call", "convolution_op", "_merge_function")
+    methods = ("__call__", "call", "convolution_op", "_merge_function", "transform_images")
     return any(getattr(type(layer), name, None) is not getattr(base, name, None) for name in methods)
 
 

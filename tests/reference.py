@@ -64,6 +64,21 @@ def conv_matrix(kernel, sizes, strides, dilations, padding, groups=1):
     return matrix
 
 
+def depthwise_matrix(kernel, sizes, strides, dilations, padding):
+    """The matrix of a depthwise convolution; ``kernel`` is (*sizes, channels, multiplier)."""
+    *kernels, channels, multiplier = kernel.shape
+    grouped = np.reshape(kernel, (*kernels, 1, channels * multiplier))
+    return conv_matrix(grouped, sizes, strides, dilations, padding, groups=channels)
+
+
+def transposed_matrix(kernel, outputs, strides, dilations, padding):
+    """The matrix of a transposed convolution to spatial sizes ``outputs``; ``kernel`` is (*sizes, filters, channels).
+
+    It is the transpose of the convolution that leads back.
+    """
+    return conv_matrix(kernel, outputs, strides, dilations, padding).T
+
+
 def transposed_design(signal, kernel_shape, sizes, strides, dilations, padding, groups=1):
     """What each unit kernel makes of ``signal`` (n, flat output) in a transposed convolution: (n, flat input, entries).
 

@@ -98,8 +98,19 @@ def built_by_a_call():
     return model
 
 
-MODELS = [sequential, functional, nested, nested_in_nested, nested_twice, nested_with_two_inputs, shared, operations,
-          activation_as_layer, pass_through, many_layers, built_by_a_call]  # fmt: skip
+def depthwise_and_transposed():
+    return keras.Sequential(
+        [
+            keras.Input((6, 5, 3)), L.DepthwiseConv2D(2, depth_multiplier=2, activation="relu"),
+            L.SeparableConv2D(4, 3, padding="same", activation="tanh"), L.SeparableConv2D(3, 2, use_bias=False),
+            L.Conv2DTranspose(2, 3, strides=2, padding="same", activation="relu"), L.Flatten(), L.Dense(3),
+        ]
+    )  # fmt: skip
+
+
+MODELS = [sequential, depthwise_and_transposed, functional, nested, nested_in_nested, nested_twice,
+          nested_with_two_inputs, shared, operations, activation_as_layer, pass_through, many_layers,
+          built_by_a_call]  # fmt: skip
 BY_NAME = {"ids": lambda value: getattr(value, "__name__", None)}
 
 
@@ -438,6 +449,11 @@ def test_a_fingerprint_sees_every_end_of_every_weight_that_changes_behind_the_gr
         (L.ELU(0.5), L.ELU()),
         (L.Conv2D(3, 3, padding="same", dilation_rate=2), L.Conv2D(3, 3, padding="same")),
         (L.BatchNormalization(epsilon=0.1), L.BatchNormalization()),
+        (L.Conv2DTranspose(3, 2, strides=3, output_padding=0), L.Conv2DTranspose(3, 2, strides=3, output_padding=1)),
+        (L.Rescaling(2.0), L.Rescaling(3.0)),
+        (L.Rescaling(2.0, offset=[1.0, 2.0, 3.0]), L.Rescaling(2.0, offset=[1.0, 2.0, 4.0])),
+        (L.Normalization(mean=1.0, variance=2.0), L.Normalization(mean=2.0, variance=2.0)),
+        (L.LayerNormalization(axis=1), L.LayerNormalization(axis=2)),
     ],
     **BY_NAME,
 )
@@ -447,6 +463,29 @@ def test_a_fingerprint_sees_settings_that_change_neither_weights_nor_shapes(one,
         model = keras.Sequential([keras.Input((5, 5, 3)), layer, L.Flatten(), L.Dense(2)])
         prints.append(ModelGraph(with_weights(model)).fingerprint())
     assert prints[0] == prints[2] != prints[1]
+
+
+def test_a_fingerprint_sees_constants_and_how_channels_are_multiplied():
+    def model(build):
+        x = keras.Input((5, 5, 3))
+        return ModelGraph(with_weights(keras.Model(x, L.Dense(2)(L.Flatten()(build(x)))))).fingerprint()
+
+    constants = [lambda x: x * 2.0, lambda x: x * 3.0, lambda x: x * np.array([2.0, 2, 2]), lambda x: x + 2.0]
+    constants.append(lambda x: x * keras.ops.convert_to_tensor([2.0, 2, 3]))
+    assert len({model(build) for build in constants}) == len(constants)
+    assert model(constants[0]) == model(lambda x: x * 2.0)
+    assert model(L.DepthwiseConv2D(1, depth_multiplier=2)) == model(L.DepthwiseConv2D(1, depth_multiplier=2))
+    assert model(L.DepthwiseConv2D(1, depth_multiplier=2)) != model(L.DepthwiseConv2D(1))
+
+
+def test_the_fingerprint_of_a_model_without_newer_layers_is_what_it_was():
+    """So that what was saved for it before those were known still loads."""
+    layers = [
+        keras.Input((6, 6, 2)), L.Conv2D(3, 3, strides=2, padding="same", activation="relu"), L.BatchNormalization(),
+        L.LeakyReLU(0.1), L.MaxPooling2D(2), L.Flatten(), L.Dense(2),
+    ]  # fmt: skip
+    found = ModelGraph(with_weights(keras.Sequential(layers))).fingerprint()
+    assert found == "ad653c06a3f1943b8580b51f2cf70f1b"
 
 
 def test_a_fingerprint_sees_layers_without_weights():
@@ -480,3 +519,60 @@ def test_a_quantized_model_is_refused():
     model.quantize("int8")
     with pytest.raises(ValueError, match=r"received layer 'hidden' quantized to 'int8'.*before quantize\(\)"):
         ModelGraph(model)
+
+
+# Separable convolutions
+
+
+@pytest.mark.parametrize(("kind", "shape"), [(L.SeparableConv1D, (9, 3)), (L.SeparableConv2D, (7, 6, 3))])
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"strides": 2, "depth_multiplier": 2}, {"padding": "same", "dilation_rate": 2}, {"use_bias": False}],
+)
+def test_a_separable_convolution_is_two_linear_steps_with_its_weights(kind, shape, settings, rng):
+    layer = kind(4, 3, activation="relu", name="both", **settings)
+    model = with_weights(keras.Sequential([keras.Input(shape), layer, L.Flatten(), L.Dense(2)]))
+    graph = ModelGraph(model)
+    assert [step.name for step in graph.steps[:3]] == ["both/depthwise", "both/pointwise", "both/relu"]
+    depthwise, pointwise = graph.steps[:2]
+    assert depthwise.linear and pointwise.linear and not graph.steps[2].linear and graph.steps[2].built_in
+    assert isinstance(depthwise.layer, (L.DepthwiseConv1D, L.DepthwiseConv2D))
+    assert isinstance(pointwise.layer, (L.Conv1D, L.Conv2D))
+    assert depthwise.layer.kernel is layer.depthwise_kernel and pointwise.layer.kernel is layer.pointwise_kernel
+    assert depthwise.layer.bias is None and pointwise.layer.bias is layer.bias
+    assert graph.tensor_after("both") == graph.steps[2].output
+
+    x = tf.constant(rng.normal(size=(3, *shape)), "float32")
+    tensors = walk.forward(graph, x)
+    for step in graph.steps[:3]:
+        assert tuple(tensors[step.output].shape[1:]) == step.output_shape
+    np.testing.assert_allclose(tensors[graph.steps[2].output], layer(x), rtol=1e-5, atol=1e-6)
+    layer.depthwise_kernel.assign(2 * layer.depthwise_kernel)  # trained further: the steps see it
+    np.testing.assert_allclose(walk.forward(graph, x)[graph.steps[2].output], layer(x), rtol=1e-5, atol=1e-6)
+
+
+def test_a_shared_separable_convolution_has_one_set_of_parts():
+    layer = L.SeparableConv2D(3, 2, padding="same", name="both")
+    x = keras.Input((4, 4, 3))
+    graph = ModelGraph(keras.Model(x, L.Dense(2)(L.Flatten()(layer(layer(x))))))
+    names = ["both/depthwise", "both/pointwise", "both#2/depthwise", "both#2/pointwise"]
+    assert [step.name for step in graph.steps[:4]] == names
+    assert graph.steps[0].layer is graph.steps[2].layer and graph.steps[1].layer is graph.steps[3].layer
+
+
+def test_a_separable_convolution_with_a_call_of_its_own_stays_whole():
+    class Doubled(L.SeparableConv2D):
+        def call(self, x):
+            return 2 * super().call(x)
+
+    model = keras.Sequential([keras.Input((4, 4, 3)), Doubled(3, 2, name="odd"), L.Flatten(), L.Dense(2)])
+    assert [step.name for step in ModelGraph(model).steps][0] == "odd"
+
+
+def test_augmentations_are_walked_as_predict_runs_them(rng):
+    """Keras takes a call of theirs outside of a model for training."""
+    layers = [L.RandomFlip(), L.RandomRotation(0.3), L.RandomZoom(0.3), L.RandomContrast(0.5)]
+    model = with_weights(keras.Sequential([keras.Input((6, 6, 3)), *layers, L.Flatten(), L.Dense(2)]))
+    x = rng.uniform(size=(4, 6, 6, 3)).astype("float32")
+    graph = ModelGraph(model)
+    np.testing.assert_allclose(walk.forward(graph, x)[graph.output], model.predict(x, verbose=0), rtol=1e-5, atol=1e-6)

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from mipin_keras import kernels
 from tests.networks import close, step_of, with_weights
-from tests.reference import conv_matrix, windows
+from tests.reference import conv_matrix, depthwise_matrix, transposed_matrix, windows
 
 L = keras.layers
 
@@ -39,6 +39,42 @@ CONVOLUTIONS = [
         )
     ),
     (L.Conv3D, (3, 4, 3, 2), {"filters": 2, "kernel_size": 2, "padding": "same", "groups": 2}),
+]  # fmt: skip
+DEPTHWISE = [
+    *(
+        (L.DepthwiseConv1D, (11, 3), {"kernel_size": 3, "padding": padding, **setting})
+        for padding, setting in itertools.product(
+            ("valid", "same"), ({}, {"strides": 2, "depth_multiplier": 2}, {"dilation_rate": 3, "use_bias": False})
+        )
+    ),
+    *(
+        (L.DepthwiseConv2D, (7, 6, 3), {"kernel_size": (3, 2), "padding": padding, **setting})
+        for padding, setting in itertools.product(
+            ("valid", "same"),
+            ({"use_bias": False}, {"strides": 2}, {"strides": 3, "depth_multiplier": 2}, {"dilation_rate": (1, 2)}),
+        )
+    ),
+]
+# Without dilations, which TensorFlow has for them on other devices than a CPU only.
+TRANSPOSED = [
+    *(
+        (L.Conv1DTranspose, (5, 3), {"filters": 2, "kernel_size": 3, "padding": padding, **setting})
+        for padding, setting in itertools.product(
+            ("valid", "same"),
+            ({}, {"strides": 2}, {"strides": 4, "use_bias": False}, {"strides": 3, "output_padding": 1}),
+        )
+    ),
+    *(
+        (L.Conv2DTranspose, (4, 3, 3), {"filters": 2, "kernel_size": (3, 2), "padding": padding, **setting})
+        for padding, setting in itertools.product(
+            ("valid", "same"),
+            ({"use_bias": False}, {"strides": (2, 3)}, {"strides": (2, 3), "output_padding": 1}, {"strides": 4}),
+        )
+    ),
+    *(
+        (L.Conv3DTranspose, (2, 3, 2, 2), {"filters": 2, "kernel_size": (2, 3, 2), "padding": padding, "strides": 2})
+        for padding in ("valid", "same")
+    ),
 ]  # fmt: skip
 POOLINGS = [
     (L.MaxPooling1D, (9, 2), {"pool_size": 2}),
@@ -88,7 +124,50 @@ def test_convolutions_are_their_matrix_and_the_adjoint_its_transpose(kind, shape
     assert close(found, (signal.reshape(3, -1) @ matrix).reshape(3, *shape), 1e-12)
 
 
-@pytest.mark.parametrize(("kind", "shape", "settings"), CONVOLUTIONS + POOLINGS, ids=described)
+def matrix_of(layer, kernel, step):
+    """A depthwise or transposed layer's linear part, flat input to flat output."""
+    geometry = layer.strides, layer.dilation_rate, layer.padding
+    if isinstance(layer, kernels.TRANSPOSED):
+        return transposed_matrix(kernel, step.output_shape[:-1], *geometry)
+    return depthwise_matrix(kernel, step.input_shape[:-1], *geometry)
+
+
+@pytest.mark.parametrize(("kind", "shape", "settings"), DEPTHWISE + TRANSPOSED, ids=described)
+def test_depthwise_and_transposed_ones_are_their_matrix_and_the_adjoint_its_transpose(kind, shape, settings, rng):
+    layer = kind(**settings, activation="relu")
+    step = step_of(layer, shape)
+    layer.set_weights([rng.normal(size=weight.shape) for weight in layer.get_weights()])
+    kernel, *bias = (weight.astype("float64") for weight in layer.get_weights())
+    matrix = matrix_of(layer, kernel, step)
+    x = rng.normal(size=(3, *shape))
+    wanted = (x.reshape(3, -1) @ matrix.T).reshape(3, *step.output_shape) + sum(bias)
+    assert close(layer(x.astype("float32")), np.maximum(wanted, 0), 1e-5)  # the reference itself
+    assert close(kernels.linear_with_bias(layer, tf.constant(x, tf.float32)), wanted, 1e-5)
+    part = kernels.linear_part(layer)
+    assert close(part.apply(tf.constant(x, tf.float32), part.kernel) + part.bias, wanted, 1e-5)
+
+    other = rng.normal(size=layer.kernel.shape)
+    signal = rng.normal(size=(3, *step.output_shape))
+    found = kernels.adjoint(layer, tf.constant(signal), tf.constant(other), shape)
+    assert found.dtype == tf.float64
+    assert close(found, (signal.reshape(3, -1) @ matrix_of(layer, other, step)).reshape(3, *shape), 1e-12)
+
+
+@pytest.mark.parametrize(("kind", "shape", "settings"), TRANSPOSED, ids=described)
+def test_the_windows_of_a_transposed_convolution_lead_from_its_output_to_its_input(kind, shape, settings):
+    layer = kind(**settings)
+    step = step_of(layer, shape)
+    found = kernels.windows_of(layer, shape, step.output_shape)
+    assert found.inputs == step.output_shape[:-1] and found.outputs == shape[:-1]
+    geometry = layer.kernel_size, layer.strides, layer.dilation_rate, layer.padding
+    outputs, elements = windows(found.inputs, *geometry)
+    assert outputs == shape[:-1]
+    size = int(np.prod(found.inputs))
+    wanted = np.array([[size if place is None else place for place in window] for window in elements])
+    np.testing.assert_array_equal(found.elements(), wanted)
+
+
+@pytest.mark.parametrize(("kind", "shape", "settings"), CONVOLUTIONS + DEPTHWISE + POOLINGS, ids=described)
 def test_windows_are_those_of_a_loop(kind, shape, settings):
     layer = kind(**settings)
     step = step_of(layer, shape)

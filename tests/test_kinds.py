@@ -34,6 +34,16 @@ LAYERS = [
         (L.Conv2DTranspose(2, 2), IMAGE), (L.Conv3DTranspose(2, 2), VOLUME),
     ]),
     *((kinds.NORMALIZATION, L.BatchNormalization(axis=axis), IMAGE) for axis in (-1, 1)),
+    *((kinds.SCALE, layer, IMAGE) for layer in [
+        L.Rescaling(0.5), L.Rescaling(1 / 127.5, offset=-1.0), L.Rescaling([0.5, 2.0]), L.Normalization(),
+        L.Normalization(mean=[1.0, 2.0], variance=[2.0, 3.0]), L.Normalization(axis=(1, 3)),
+        L.Normalization(axis=None, mean=1.0, variance=2.0, invert=True),
+    ]),
+    *((kinds.STANDARDIZATION, layer, IMAGE) for layer in [
+        L.LayerNormalization(), L.LayerNormalization(axis=[1, 2, 3]), L.GroupNormalization(2),
+        L.GroupNormalization(1, axis=1), L.UnitNormalization(), L.UnitNormalization(axis=[1, 3]),
+        *([L.RMSNormalization()] if hasattr(L, "RMSNormalization") else []),
+    ]),
     *((kinds.IDENTITY, layer, ROWS) for layer in [
         L.Dropout(0.5), L.AlphaDropout(0.5), L.GaussianDropout(0.5), L.GaussianNoise(0.5),
         L.ActivityRegularization(), L.Identity(), L.Activation("linear"),
@@ -46,6 +56,9 @@ LAYERS = [
         (L.ZeroPadding1D(1), ROWS), (L.ZeroPadding2D(1), IMAGE), (L.ZeroPadding3D(1), VOLUME),
         (L.Cropping1D(1), ROWS), (L.Cropping2D(1), IMAGE), (L.Cropping3D(1), VOLUME),
         (L.UpSampling1D(2), ROWS), (L.UpSampling2D(2), IMAGE), (L.UpSampling3D(2), VOLUME),
+    ]),
+    *((kinds.STRUCTURE, layer, IMAGE) for layer in [
+        L.Resizing(3, 5), L.Resizing(3, 5, interpolation="nearest", pad_to_aspect_ratio=True), L.CenterCrop(3, 3),
     ]),
     *((kinds.MAX, layer, shape) for layer, shape in [
         (L.MaxPooling1D(2), ROWS), (L.MaxPooling2D(2), IMAGE), (L.MaxPooling3D(2), VOLUME),
@@ -66,14 +79,16 @@ LAYERS = [
     ]),
     *((None, layer, shape) for layer, shape in [
         (L.Softmax(), ROW), (L.Activation("softmax"), ROW), (L.Activation("log_softmax"), ROW),
-        (L.Activation(lambda x: x), ROW), (L.LayerNormalization(), ROW), (L.UnitNormalization(), ROW),
-        (L.Rescaling(0.5), ROW), (L.SimpleRNN(3), ROWS),
+        (L.Activation(lambda x: x), ROW), (L.SimpleRNN(3), ROWS), (L.Lambda(lambda x: x), ROW),
+        (L.UnitNormalization(axis=0), ROW),
+        (L.Resizing(5, 5, pad_to_aspect_ratio=True, fill_value=1.0), IMAGE), (L.RandomCrop(3, 3), IMAGE),
     ]),
 ]  # fmt: skip
 MERGES = [
     (kinds.ADD, L.Add()), (kinds.ADD, L.Average()), (kinds.SUBTRACT, L.Subtract()), (kinds.MAX, L.Maximum()),
     (kinds.MAX, L.Minimum()), (kinds.CONCATENATE, L.Concatenate()), (kinds.CONCATENATE, L.Concatenate(axis=1)),
     (kinds.GATE, L.Multiply()), (None, L.Dot(axes=2)),
+    (None, L.Concatenate(axis=0)),
 ]  # fmt: skip
 OPERATIONS = [
     (kinds.RECTIFIER, ops.relu),
@@ -85,7 +100,8 @@ OPERATIONS = [
     (None, ops.softmax),
     (None, ops.exp),
     (None, ops.square),
-    (None, ops.negative),
+    (kinds.SCALE, ops.negative),
+    (None, ops.abs),
     (kinds.STRUCTURE, lambda x: ops.reshape(x, (-1, 4, 6))),
     (kinds.STRUCTURE, lambda x: ops.transpose(x, (0, 2, 1))),
     (kinds.STRUCTURE, lambda x: ops.expand_dims(x, 1)),
@@ -102,10 +118,39 @@ OPERATIONS = [
     (None, lambda x: ops.divide(x, L.Dense(4)(x))),
     (None, lambda x: ops.matmul(x, L.Permute((2, 1))(x))),
     # With a number in a tensor's place they are no sums of two tensors.
-    (None, lambda x: x + 1.0),
-    (None, lambda x: x - 1.0),
+    (kinds.SCALE, lambda x: x + 1.0),
+    (kinds.SCALE, lambda x: 1.0 - x),
+    (kinds.SCALE, lambda x: x * np.array([1.0, 2.0, 3.0, 4.0], "float32")),
+    (kinds.SCALE, lambda x: x * np.float32(2.0)),
+    (kinds.SCALE, lambda x: x + ops.ones((1, 6, 4))),
+    (kinds.SCALE, lambda x: x / 2.0),
+    (None, lambda x: 2.0 / x),
     (None, lambda x: ops.maximum(x, 0.0)),
-    (None, lambda x: x * 2.0),
+    (None, lambda x: x**2),
+    # What differs from sample to sample, or makes others of them.
+    (None, lambda x: x * ops.ones((5, 6, 4))),
+    (None, lambda x: ops.transpose(ops.transpose(x, (1, 0, 2)), (1, 0, 2))),
+    (None, lambda x: ops.transpose(ops.transpose(x))),
+    (None, lambda x: ops.reshape(x, (-1, 12))),
+    (None, lambda x: ops.squeeze(ops.expand_dims(x, 0), 0)),
+    (None, lambda x: ops.squeeze(L.Reshape((6, 1, 4))(x))),
+    (None, lambda x: ops.concatenate([x, L.Dense(4)(x)], axis=0)),
+    (None, lambda x: ops.mean(x, axis=0)),
+    (None, lambda x: ops.max(x, axis=(0, 1))),
+    (None, lambda x: ops.pad(x, [[1, 1], [0, 0], [0, 0]])),
+    (None, lambda x: ops.pad(x, 1)),
+    (None, lambda x: x * ops.mean(x, axis=1)),
+    (None, lambda x: ops.pad(x, [[0, 0], [1, 1], [0, 0]], constant_values=1.0)),
+    (None, lambda x: ops.pad(x, [[0, 0], [1, 1], [0, 0]], mode="reflect")),
+    (kinds.STRUCTURE, lambda x: ops.pad(x, [[0, 0], [1, 1], [0, 0]])),
+    (kinds.STRUCTURE, lambda x: ops.pad(x, [[0, 0], [1, 1], [0, 0]], constant_values=0.0)),
+    (kinds.AVERAGE, lambda x: ops.mean(x, axis=1)),
+    (kinds.AVERAGE, lambda x: ops.sum(x, axis=(-1, -2), keepdims=True)),
+    (kinds.MAX, lambda x: ops.max(x, axis=1)),
+    (kinds.MAX, lambda x: ops.amin(x, axis=[1, 2], keepdims=True)),
+    (None, lambda x: ops.max(x, axis=1, initial=0.0)),
+    (None, lambda x: ops.stack([x, L.Dense(4)(x)], axis=1)),
+    (None, lambda x: ops.square(x)),
 ]
 
 
@@ -130,10 +175,37 @@ def test_operations(kind, operation):
     assert kind_of(last_step(graph_of(ROWS, operation))) == kind
 
 
+@pytest.mark.parametrize("kind", kinds.AUGMENTATIONS, ids=described)
+def test_an_augmentation_returns_its_input_at_inference(kind, rng):
+    """Also where it lies outside of the range of images; else the layer is not of the kind."""
+    layer = kind(*AUGMENTED.get(kind.__name__, ()))
+    x = keras.Input((6, 7, 3))
+    graph = ModelGraph(keras.Model(x, L.Dense(2)(L.Flatten(name="_flat")(layer(x)))))
+    assert kind_of(last_step(graph)) == kinds.IDENTITY
+    for image in (rng.uniform(size=(2, 6, 7, 3)), 300 * rng.normal(size=(2, 6, 7, 3))):
+        image = image.astype("float32")
+        np.testing.assert_array_equal(walk.forward(graph, image)[last_step(graph).output], image)
+
+
+# What the layers that need it are made with.
+AUGMENTED = {
+    "RandomBrightness": (0.3,), "RandomContrast": (0.3,), "RandomRotation": (0.2,), "RandomTranslation": (0.2, 0.2),
+    "RandomZoom": (0.2,), "RandomCrop": (6, 7), "RandomPosterization": (4,), "RandomColorDegeneration": (0.5,),
+    "RandomGrayscale": (0.5,), "RandomHue": (0.5,), "RandomSaturation": (0.5,), "RandomSharpness": (0.5,),
+}  # fmt: skip
+
+
+def test_a_subclass_of_an_augmentation_is_of_no_kind():
+    class Own(L.RandomFlip):
+        pass
+
+    assert kind_of(last_step(graph_of(IMAGE, Own()))) is None
+
+
 def test_the_tables_are_tested_whole():
     cases = [getattr(case, "values", case) for case in LAYERS + MERGES]
     tested = {type(layer) for _, layer, *_ in cases}
-    assert {base for bases in kinds._KINDS.values() for base in bases} <= tested
+    assert {base for bases in kinds._KINDS.values() for base in bases} - set(kinds.AUGMENTATIONS) <= tested
 
 
 def test_a_built_in_activation_is_a_step_of_its_own():
@@ -217,7 +289,10 @@ PERHAPS_NEGATIVE = {
     "subtracted": lambda x: L.Subtract()([L.ReLU()(x), L.Conv2D(2, 1, **RELU)(x)]),
     "added to the input": lambda x: L.Add()([x, L.ReLU()(x)]),
     "bicubic": lambda x: L.UpSampling2D(2, interpolation="bicubic")(L.ReLU()(x)),
-    "unknown": lambda x: L.LayerNormalization()(L.ReLU()(x)),
+    "standardized": lambda x: L.LayerNormalization()(L.ReLU()(x)),
+    "scaled": lambda x: L.ReLU()(x) - 1.0,
+    "unknown": lambda x: L.Lambda(lambda y: y - 1)(L.ReLU()(x)),
+    "gated": lambda x: L.Multiply()([x, L.Conv2D(2, 1, activation="sigmoid")(x)]),
 }
 
 
@@ -261,7 +336,11 @@ FIRST = {
     "dense net": (["a"], lambda x: L.Conv2D(2, 2, name="b")(L.Concatenate()([x, L.Conv2D(2, 1, name="a")(x)]))),
     "behind a pooling": ([], lambda x: L.Conv2D(2, 2, name="a")(L.AveragePooling2D(2, strides=1)(x))),
     "behind a relu": ([], lambda x: L.Conv2D(2, 2, name="a")(L.ReLU()(x))),
-    "behind the unknown": ([], lambda x: L.Conv2D(2, 2, name="a")(L.Rescaling(0.5)(x))),
+    "scaled": (["a"], lambda x: L.Conv2D(2, 2, name="a")(1.0 - L.Normalization()(L.Rescaling(0.5)(x)))),
+    "augmented": (["a"], lambda x: L.Conv2D(2, 2, name="a")(L.RandomZoom(0.1)(L.RandomFlip()(L.Resizing(8, 8)(x))))),
+    "depthwise": (["a/depthwise"], lambda x: L.SeparableConv2D(2, 2, name="a")(x)),
+    "behind a standardization": ([], lambda x: L.Conv2D(2, 2, name="a")(L.LayerNormalization()(x))),
+    "behind the unknown": ([], lambda x: L.Conv2D(2, 2, name="a")(L.Lambda(lambda y: y)(x))),
 }
 
 
@@ -311,7 +390,6 @@ def kind_behind(build):
         lambda y: L.Maximum()([y, np.zeros((1, 3), "float32")]),
         lambda y: L.Add()([y, np.full((1, 3), -1, "float32")]),
         lambda y: keras.ops.maximum(y, 0.0),
-        lambda y: y + 1.0,
         lambda y: keras.ops.cast(keras.ops.cast(y, "int32"), "float32"),
     ],
 )
@@ -344,3 +422,49 @@ def test_bicubic_upsampling_leaves_the_bounds():
     y = L.Flatten()(L.Conv2D(2, 2)(L.UpSampling2D(2, interpolation="bicubic")(x)))
     graph = ModelGraph(keras.Model(x, L.Dense(2)(y)))
     assert kinds.first_kernels(graph, graph.steps) == []
+
+
+# Gates
+
+
+SQUEEZED = {"keepdims": True}
+GATES = {
+    "squeeze and excitation": lambda x: [x, L.Dense(2, activation="tanh")(L.GlobalAveragePooling2D(**SQUEEZED)(x))],
+    "spatial": lambda x: [x, L.Conv2D(1, 1)(x)],
+    "sigmoid": lambda x: [x, L.Conv2D(2, 1, activation="sigmoid")(x)],
+    "hard sigmoid": lambda x: [x, L.Activation("hard_sigmoid")(L.Conv2D(2, 1)(x))],
+    "softmax": lambda x: [x, L.Softmax()(L.Conv2D(2, 1)(x))],
+    "moved": lambda x: [x, L.Dropout(0.5)(L.Permute((2, 1, 3))(ops.sigmoid(L.Permute((2, 1, 3))(x))))],
+}
+NO_GATES = {
+    "linear": lambda x: [x, L.Conv2D(2, 1)(x)],
+    "tanh": lambda x: [x, L.Conv2D(2, 1, activation="tanh")(x)],
+    "both": lambda x: [ops.sigmoid(x), L.Conv2D(2, 1, activation="sigmoid")(x)],
+    "scaled": lambda x: [x, 2.0 * ops.sigmoid(x)],
+    "both broadcast": lambda x: [ops.mean(x, axis=1, keepdims=True), ops.mean(x, axis=2, keepdims=True)],
+}
+
+
+@pytest.mark.parametrize("name", GATES)
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("multiply", [lambda pair: L.Multiply()(pair), lambda pair: pair[0] * pair[1]])
+def test_the_gate_of_a_product(name, turned, multiply):
+    graph = graph_of(IMAGE, lambda x: multiply(GATES[name](x)[:: -1 if turned else 1]))
+    product = last_step(graph)
+    assert kind_of(product) == kinds.GATE
+    assert kinds.gates(graph) == {product.index: product.inputs[0 if turned else 1]}
+
+
+@pytest.mark.parametrize("name", NO_GATES)
+def test_a_product_without_a_gate(name):
+    graph = graph_of(IMAGE, lambda x: L.Multiply()(NO_GATES[name](x)))
+    assert kind_of(last_step(graph)) == kinds.GATE and kinds.gates(graph) == {}
+    assert kinds.unknown(graph, graph.steps) == [last_step(graph)]
+
+
+def test_a_network_of_keras_applications_is_known():
+    """The one with most kinds: scaling and normalisation first, depthwise convolutions, squeeze and excitation."""
+    graph = ModelGraph(keras.applications.EfficientNetB0(weights=None, input_shape=(64, 64, 3), classes=3))
+    assert kinds.unknown(graph, graph.steps) == []
+    assert len(kinds.gates(graph)) == 16
+    assert [step.name for step in first_kernels(graph, graph.steps)] == ["stem_conv"]

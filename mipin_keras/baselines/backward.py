@@ -16,6 +16,9 @@ from ..walk import Pass
 
 Rule = Callable[[Step, Pass, tf.Tensor], "tf.Tensor | tuple[tf.Tensor, ...]"]
 
+# What the option ``activations`` of the methods for ReLU networks may be.
+ACTIVATIONS = ("relu", "any")
+
 
 def pull(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
     """The rule of the gradient: the step's vector-Jacobian product."""
@@ -92,6 +95,15 @@ class BackwardAnalyzer(Analyzer):
         """The map, from the signal that arrived and the tensor that it arrived at."""
         return signal
 
+    @property
+    def gates(self) -> dict[int, int]:
+        """Which input of a product gets no signal, by the step's index: where the method's rule is not the gradient."""
+        return {}
+
+    def advice(self, unknown: list[Step]) -> str:
+        """What else may be done about steps that have no rule."""
+        return ""
+
     def _prepare(self) -> None:
         """Find each step's rule; a subclass calls it when its options are set.
 
@@ -103,12 +115,12 @@ class BackwardAnalyzer(Analyzer):
         unknown = [step for step in steps if rules[step.index] is None]
         if unknown:
             # A method for any differentiable model always does, and LRP has a rule for every kind of step.
-            known = all(kinds.kind_of(step) is not None for step in steps)
-            others = "'lrp.z', 'lrp.epsilon', " if known else ""
+            others = "" if kinds.unknown(self.graph, steps) else "'lrp.z', 'lrp.epsilon', "
             raise ValueError(
-                f"{self.name!r} is not defined for layer {', '.join(map(_described, unknown))}; for this model take "
-                f"{others}'gradient', 'input_t_gradient', 'integrated_gradients' or 'smoothgrad', or 'mipin' with an "
-                "inverse registered for each layer that it does not know (@mipin_keras.register_inverse)"
+                f"{self.name!r} is not defined for layer {', '.join(map(_described, unknown))}; {self.advice(unknown)}"
+                f"for this model take {others}'gradient', 'input_t_gradient', 'integrated_gradients' or 'smoothgrad', "
+                "or 'mipin' with an inverse registered for each layer that it does not know "
+                "(@mipin_keras.register_inverse)"
             )
         self.steps = steps
         self.rules = {index: rule for index, rule in rules.items() if rule is not None}

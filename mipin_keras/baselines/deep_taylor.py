@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -14,7 +15,7 @@ from ..graph import Step
 from ..walk import Pass
 from . import backward
 from .bounds import InputBounds
-from .rules import AlphaBeta, Bounded, Z
+from .rules import AlphaBeta, Bounded, Gated, Standardized, Z
 
 
 class DeepTaylor(backward.BackwardAnalyzer):
@@ -24,7 +25,10 @@ class DeepTaylor(backward.BackwardAnalyzer):
     0. Every layer with weights shares relevance by the rule z+, in which
     positive contributions count only, and no bias; on a plain chain of Dense
     layers and ReLUs the map of a sample sums to its rectified logit. Poolings
-    and batch normalisation take the gradient, as in iNNvestigate.
+    and batch normalisation take the gradient, as in iNNvestigate; so does a
+    layer normalisation, with its divisor held. A sum over axes shares in equal
+    parts. A scaling by constants leaves relevance as it is, and of the product
+    of a signal and a gate the signal takes all.
 
     Args:
         model, neuron_selection_mode, output_layer, input_layer: See
@@ -38,11 +42,15 @@ class DeepTaylor(backward.BackwardAnalyzer):
             it on to be shared, which keeps the sum; ``"drop"`` does not, as
             the gradient. None is iNNvestigate's: a ReLU that a Dense layer or
             convolution has built in keeps, one of its own drops.
+        activations: ``"relu"`` refuses a network with other activations, as
+            the method is for ReLUs; with ``"any"`` the others keep relevance,
+            as in LRP.
 
     Raises:
-        ValueError: For an unknown ``merge`` or ``relu``; for a network with activations
-            other than ReLU, or with layers that the method is not defined
-            for, naming each.
+        ValueError: For an unknown ``merge``, ``relu`` or ``activations``; for
+            a network with activations other than ReLU, unless they are let
+            in, or with layers that the method is not defined for, naming
+            each.
     """
 
     name = "deep_taylor"
@@ -53,18 +61,28 @@ class DeepTaylor(backward.BackwardAnalyzer):
         *,
         merge: str = "copy",
         relu: str | None = None,
+        activations: str = "relu",
         **options: Any,
     ):
         super().__init__(model, **options)
         one_of("merge", merge, ("copy", "share"))
         one_of("relu", relu, (None, "keep", "drop"))
-        self.merge, self.relu = merge, relu
-        self.options |= {"merge": merge, "relu": relu}
+        one_of("activations", activations, backward.ACTIVATIONS)
+        self.merge, self.relu, self.activations = merge, relu, activations
+        self.options |= {"merge": merge, "relu": relu, "activations": activations}
         self._not_negative = kinds.not_negative(self.graph)
         self._prepare()
 
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(logits) * shares
+
+    @functools.cached_property
+    def gates(self) -> dict[int, int]:
+        return kinds.gates(self.graph)
+
+    def advice(self, unknown: list[Step]) -> str:
+        others = self.activations == "relu" and any(kinds.kind_of(step) == kinds.ACTIVATION for step in unknown)
+        return "give activations='any' to keep relevance at other activations than ReLU; " if others else ""
 
     def rule(self, step: Step) -> backward.Rule | None:
         kind = kinds.kind_of(step)
@@ -73,10 +91,16 @@ class DeepTaylor(backward.BackwardAnalyzer):
         if kind == kinds.RECTIFIER:
             keeps = step.built_in if self.relu is None else self.relu == "keep"
             return backward.keep if keeps else _where_active
-        if kind == kinds.IDENTITY:
+        if kind in (kinds.IDENTITY, kinds.SCALE) or (kind == kinds.ACTIVATION and self.activations == "any"):
             return backward.keep
         if kind == kinds.ADD and self.merge == "share":
             return Z()
+        if kind == kinds.STANDARDIZATION:
+            return Standardized(shares=False)
+        if kind == kinds.GATE:
+            return Gated(self.gates[step.index]) if step.index in self.gates else None
+        if kind == kinds.AVERAGE and type(step.layer).__name__ == "Sum":
+            return _in_equal_parts
         linear = (kinds.STRUCTURE, kinds.MAX, kinds.AVERAGE, kinds.CONCATENATE, kinds.NORMALIZATION, kinds.ADD)
         return backward.pull if kind in linear else None
 
@@ -84,6 +108,12 @@ class DeepTaylor(backward.BackwardAnalyzer):
 def _where_active(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
     """The gradient of a ReLU, and relevance kept where a cap makes it 0."""
     return tf.where(seen.output > 0, tf.cast(signal, seen.output.dtype), tf.zeros((), seen.output.dtype))
+
+
+def _in_equal_parts(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The gradient of a mean, for a sum: behind a scaling by one over the count they are the same."""
+    count = tf.size(seen.inputs[0]) / tf.size(seen.output)
+    return seen.pull(signal / tf.cast(count, signal.dtype))
 
 
 class BoundedDeepTaylor(DeepTaylor):

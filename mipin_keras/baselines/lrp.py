@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import keras
@@ -21,8 +22,11 @@ class LRP(backward.BackwardAnalyzer):
     The explained output's value is shared among the inputs of each step in
     turn. Dense layers and convolutions have the rule; a batch normalisation
     has one of its own, as the diagonal linear step that it is; poolings that
-    average, and sums, share in proportion (the rule Z); activations pass
-    relevance on as it is; max poolings give it to the maximum.
+    average, and sums, share in proportion (the rule Z); activations, and
+    scalings by constants, pass relevance on as it is; max poolings give it to
+    the maximum. A layer normalisation has the rule Z with its divisor held
+    (Ali et al. 2022). Of the product of a signal and a gate, as in squeeze and
+    excitation, the signal takes all (Arras et al. 2017).
 
     Args:
         model, neuron_selection_mode, output_layer, input_layer: See
@@ -75,7 +79,7 @@ class LRP(backward.BackwardAnalyzer):
                 raise ValueError(f"expected until_layer_idx below {len(model.layers)}, received {until_layer_idx}")
             self.until_rule = find_rule("until_layer_rule", until_layer_rule)
         self._early = set() if until_layer_idx is None else _layers_in(model.layers[: until_layer_idx + 1])
-        if until_layer_idx is not None and not any(s.linear and id(s.layer) in self._early for s in self.graph.steps):
+        if until_layer_idx is not None and not any(s.linear and _is_in(s, self._early) for s in self.graph.steps):
             raise ValueError(
                 f"expected until_layer_idx of a layer with weights or behind one, received {until_layer_idx}: up to "
                 f"{model.layers[until_layer_idx].name!r} there is none"
@@ -117,12 +121,20 @@ class LRP(backward.BackwardAnalyzer):
         """The rule of a batch normalisation where ``bn_layer_rule`` says none."""
         return Z()
 
+    @functools.cached_property
+    def gates(self) -> dict[int, int]:
+        return kinds.gates(self.graph)
+
     def rule(self, step: Step) -> backward.Rule | None:
         kind = kinds.kind_of(step)
         if kind in (kinds.KERNEL, kinds.NORMALIZATION):
             return self._linear_rule(step, kind).known(nonnegative=step.inputs[0] in self._not_negative)
-        if kind in (kinds.RECTIFIER, kinds.ACTIVATION, kinds.IDENTITY):
+        if kind in (kinds.RECTIFIER, kinds.ACTIVATION, kinds.IDENTITY, kinds.SCALE):
             return backward.keep
+        if kind == kinds.STANDARDIZATION:
+            return rules.Standardized()
+        if kind == kinds.GATE:
+            return rules.Gated(self.gates[step.index]) if step.index in self.gates else None
         if kind in (kinds.STRUCTURE, kinds.MAX, kinds.CONCATENATE):
             return backward.pull
         return Z() if kind in (kinds.AVERAGE, kinds.ADD, kinds.SUBTRACT) else None
@@ -134,7 +146,7 @@ class LRP(backward.BackwardAnalyzer):
                     return Bounded(*self.bounds.at(step))
                 if self.input_rule is not None:
                     return self.input_rule
-            if id(step.layer) in self._early:
+            if _is_in(step, self._early):
                 return self.until_rule
             return self.kernel_rules["dense" if isinstance(step.layer, keras.layers.Dense) else "conv"]
         return self.bn_rule
@@ -168,3 +180,8 @@ def _layers_in(layers: list[Any]) -> set[int]:
         if isinstance(layer, keras.Model):
             found |= _layers_in(layer.layers)
     return found
+
+
+def _is_in(step: Step, layers: set[int]) -> bool:
+    """Whether a step is of one of the layers with these ids, or of a part of one."""
+    return id(getattr(step.layer, "whole", step.layer)) in layers

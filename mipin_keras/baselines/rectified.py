@@ -11,7 +11,7 @@ from .. import kinds
 from ..checks import one_of
 from ..graph import Step
 from ..walk import Pass
-from .backward import BackwardAnalyzer, Rule, pull
+from .backward import ACTIVATIONS, BackwardAnalyzer, Rule, pull
 
 HEADS = ("output", "one")
 
@@ -22,8 +22,9 @@ class _Rectified(BackwardAnalyzer):
     Every step that rectifies has the rule, whatever it is written as: a
     built-in activation, ``Activation("relu")``, ``ReLU()``, ``relu6`` or
     ``ReLU(max_value=...)``, ``keras.ops.relu``, also inside nested models.
-    Other activations, leaky ones too, are refused: the methods are defined
-    for rectifiers only.
+    Other activations, leaky ones too, are refused, as the methods are defined
+    for rectifiers only, unless ``activations="any"`` lets them in: those have
+    the gradient.
     """
 
     def __init__(
@@ -31,19 +32,27 @@ class _Rectified(BackwardAnalyzer):
         model: keras.Model,
         *,
         head: str = "output",
+        activations: str = "relu",
         **options: Any,
     ):
         super().__init__(model, **options)
         one_of("head", head, HEADS)
-        self.start_from = head
-        self.options["head"] = head
+        one_of("activations", activations, ACTIVATIONS)
+        self.start_from, self.activations = head, activations
+        self.options |= {"head": head, "activations": activations}
         self._prepare()
 
     def rule(self, step: Step) -> Rule | None:
         kind = kinds.kind_of(step)
         if kind == kinds.RECTIFIER:
             return self.rectified
+        if kind == kinds.ACTIVATION and self.activations == "any":
+            return pull
         return pull if kind not in (None, kinds.ACTIVATION) or _has_no_rectifier(step) else None
+
+    def advice(self, unknown: list[Step]) -> str:
+        others = self.activations == "relu" and any(kinds.kind_of(step) == kinds.ACTIVATION for step in unknown)
+        return "give activations='any' to take the gradient of other activations than ReLU; " if others else ""
 
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         return shares if self.start_from == "one" else super().head(logits, shares)
@@ -63,10 +72,13 @@ class Deconvnet(_Rectified):
         head: What starts at the explained output: its value (``"output"``),
             as in iNNvestigate, or 1 (``"one"``). With ``"output"`` a
             negative logit turns the map around before it is rectified.
+        activations: ``"relu"`` refuses a model with other activations; with
+            ``"any"`` the others have their gradient.
 
     Raises:
-        ValueError: For an unknown ``head``; for a model with activations
-            other than ReLU, or with layers not known to have none.
+        ValueError: For an unknown ``head`` or ``activations``; for a model
+            with activations other than ReLU, unless they are let in, or with
+            layers not known to have none.
     """
 
     name = "deconvnet"

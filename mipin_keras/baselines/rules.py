@@ -5,9 +5,11 @@ A rule shares the relevance R of a step's outputs among its inputs. With
 strides included, all of them are products of inputs and ``Wᵀ`` of a quotient.
 They take Dense layers, convolutions, and batch normalisation as the diagonal
 linear step that it is at inference; :class:`Z` takes poolings and sums too.
+:class:`Standardized` and :class:`Gated` are for what is not linear.
 
 References: Bach et al. 2015 (epsilon, alpha-beta), Montavon et al. 2017 (w²,
-z+, z^B), Lapuschkin et al. 2017 (flat), Montavon et al. 2019 (an overview).
+z+, z^B), Lapuschkin et al. 2017 (flat), Montavon et al. 2019 (an overview),
+Arras et al. 2017 (gates), Ali et al. 2022 (layer normalisation).
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .. import kernels
+from .. import kernels, parts
 from ..checks import number
 from ..graph import Step
 from ..walk import Pass
@@ -250,6 +252,51 @@ class Bounded(Rule):
         quotient = divided(_cast(signal, seen), z)
         terms = ((x, part.kernel), (-low, above), (-high, below))
         return tf.add_n([values * applied(part.apply, x, kernel)[1](quotient) for values, kernel in terms])
+
+
+@dataclasses.dataclass(frozen=True)
+class Standardized(Rule):
+    """For what standardizes each sample by itself: the divisor is taken for a constant (Ali et al. 2022).
+
+    What is left is linear, ``z = gamma (x - mean) / sigma + beta``, and has
+    the rule Z, in which the share of beta is lost as a bias's is: with
+    ``beta=0`` and a mean, sums are kept, and without a mean, as in RMS
+    normalisation, so is the relevance of every element.
+
+    Attributes:
+        shares: Whether relevance is shared by Z; else the signal is carried
+            as the gradient with that constant carries it.
+    """
+
+    shares: bool = True
+
+    def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
+        given = seen.inputs[0]
+        part = parts.standardization(step.layer, given)
+        x = tf.cast(given, part.kernel.dtype)
+        _, back = applied(part.apply, x, part.kernel)
+        signal = tf.cast(signal, x.dtype)
+        if not self.shares:
+            return tf.cast(back(signal), given.dtype)
+        return tf.cast(x * back(divided(signal, tf.cast(seen.output, x.dtype))), given.dtype)
+
+
+@dataclasses.dataclass(frozen=True)
+class Gated(Rule):
+    """For a product of a signal and a gate: the signal takes all relevance (Arras et al. 2017).
+
+    Attributes:
+        gate: The number of the gate's tensor.
+    """
+
+    gate: int
+
+    def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
+        numbers = dict.fromkeys(step.inputs)
+        return tuple(
+            tf.zeros_like(x) if number == self.gate else tf.cast(signal, x.dtype)
+            for number, x in zip(numbers, seen.inputs, strict=True)
+        )
 
 
 #: The rules that options name, as iNNvestigate names them.

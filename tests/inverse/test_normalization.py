@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mipin_keras import create_analyzer
 from mipin_keras.inverse.normalization import NormalizationInverse
-from tests.networks import close, fitted_weights, inverse_of
+from tests.networks import balanced, close, fitted_weights, inverse_of, samples, with_weights
 from tests.reference import ridge
 
 L = keras.layers
@@ -116,3 +117,55 @@ def test_a_record_is_the_samples_own(rng):
 def test_normalization_over_another_axis_is_refused(layer):
     with pytest.raises(ValueError, match=r"'inner' .*last axis"):
         inverse_of(layer, (4, 3, 2))
+
+
+def network(*layers):
+    head = [L.Conv2D(4, 3, name="conv"), *layers, L.GlobalAveragePooling2D(), L.Dense(3, name="head")]
+    return balanced(with_weights(keras.Sequential([keras.Input((6, 5, 2)), *head])))
+
+
+@pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.parametrize("kind", [L.LayerNormalization, lambda: L.GroupNormalization(2), L.UnitNormalization])
+def test_a_network_is_fitted_with_what_its_samples_record(kind, relu):
+    model, x = network(kind()), samples((6, 5, 2), 40)
+    analyzer = create_analyzer(
+        "mipin", model, classes=1, verbose=0, rows=None, neuron_selection_mode="index", forward_relu=relu
+    ).fit(x)
+    step = analyzer.network.learned[-2]
+    hidden = np.asarray(keras.Model(model.inputs, model.get_layer("conv").output)([x]))
+    inverse = analyzer.network.regression(step)
+    # the regression of the whole data at once, from the signal that the head's own gives
+    seen = analyzer.network.look(x)
+    above = {i: tuple(tf.cast(w, tf.float64) for w in ws) for i, ws in analyzer.network.weights[1].items()}
+    kernel, bias = above[analyzer.network.learned[0].index]
+    spread = np.asarray(seen.logits, np.float64)[:, 1:2] @ kernel + bias
+    signal = np.broadcast_to(spread[:, None, None], hidden.shape)
+    record = inverse.record(tf.constant(hidden), None)
+    wanted = fitted_weights(inverse, tf.constant(signal), tf.constant(hidden), 1e-3, record)
+    for found, of in zip(analyzer.network.weights[1][step.index], wanted, strict=True):
+        assert close(found, of, 1e-4)
+    whole = analyzer.analyze(x, 1)
+    assert np.isfinite(whole).all() and whole.std() > 0
+    np.testing.assert_allclose(analyzer.analyze(x[3:4], 1)[0], whole[3], rtol=1e-4, atol=1e-6)
+
+
+def test_every_kind_of_layer_below_one_another():
+    layers = [
+        L.Rescaling(0.5, -1.0), L.Normalization(mean=[0.1, 0.2], variance=[1.0, 2.0]),
+        L.Conv2DTranspose(4, 3, strides=2, padding="same", name="up"), L.LayerNormalization(), L.PReLU(),
+        L.DepthwiseConv2D(3, depth_multiplier=2, activation="silu"), L.GroupNormalization(2), L.LeakyReLU(),
+        L.Resizing(6, 5), L.SeparableConv2D(6, 3, padding="same", activation="relu6"), L.UnitNormalization(),
+        L.CenterCrop(4, 4), L.Conv2D(4, 2, strides=2, activation="gelu"),
+    ]  # fmt: skip
+    a = b = keras.Input((6, 5, 2))
+    for layer in layers:
+        b = layer(b)
+    b = keras.ops.elu(keras.ops.pad(b, ((0, 0), (1, 0), (0, 1), (0, 0))))
+    b = keras.ops.mean(keras.ops.transpose(keras.ops.reshape(b, (-1, 9, 4)), (0, 2, 1)), axis=-1) / 3.0 + 1.0
+    model = with_weights(keras.Model(a, L.Dense(3, name="head")(b)))
+    x = samples((6, 5, 2), 60)
+    analyzer = create_analyzer("mipin", model, classes=[0, 2], verbose=0, neuron_selection_mode="index").fit(x)
+    assert len({line["layer"] for line in analyzer.fit_report}) == 9
+    assert all(0 < line["relative"] < 1.001 for line in analyzer.fit_report)
+    for found in (analyzer.analyze(x, 2), analyzer.source_signal(x, 2)):
+        assert found.shape == x.shape and np.isfinite(found).all() and found.std() > 0

@@ -35,6 +35,13 @@ class Louder(L.Dense):
         return 2 * super().call(x)
 
 
+class Blank(L.CenterCrop):
+    """Cropping with another hook of an image layer."""
+
+    def transform_images(self, images, transformation=None, training=True):
+        return 0 * super().transform_images(images, transformation, training)
+
+
 class Renamed(L.Dense):
     """Dense with another name."""
 
@@ -104,6 +111,11 @@ def test_a_subclass_that_keeps_its_call_is_covered_and_one_that_does_not_is_not(
 
     assert type(inverse_of(Louder(2), (3,))) is LouderInverse
     assert found(Renamed(2)) is DenseInverse  # the nearest base, not the newest entry
+
+
+@pytest.mark.skipif(not hasattr(L.CenterCrop, "transform_images"), reason="older Keras has no such hook")
+def test_an_image_layer_with_a_hook_of_its_own_is_not_covered():
+    assert found(Blank(2, 2)) is None and found(L.CenterCrop(2, 2)) is not None
 
 
 def test_registering_again_replaces_and_several_types_share(registry):
@@ -187,10 +199,10 @@ def test_merges_that_have_no_inverse_are_refused_by_name():
 
 def test_operations_that_are_unknown_are_refused():
     a = keras.Input((4,))
-    made = keras.ops.exp(a), keras.ops.concatenate([a, a], axis=0)
+    made = keras.ops.exp(a), keras.ops.cumsum(a, axis=1), keras.ops.concatenate([a, a], axis=0)
     for tensor in made:
         graph = ModelGraph(keras.Model(a, L.Dense(2)(tensor)))
-        with pytest.raises(ValueError, match="no inverse|joins samples"):
+        with pytest.raises(ValueError, match="no inverse|joins samples|static shape"):
             InverseNetwork(graph, graph.input)
 
 

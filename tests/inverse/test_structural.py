@@ -173,7 +173,7 @@ def test_a_padding_that_copies_is_refused(mode):
     [
         (L.Resizing(3, 3, crop_to_aspect_ratio=True, name="inner"), "crop_to_aspect_ratio"),
         (L.Resizing(3, 3, pad_to_aspect_ratio=True, name="inner"), "pad_to_aspect_ratio"),
-        (L.Resizing(3, 3, dtype="uint8", name="inner"), "uint8"),
+        (L.Resizing(3, 3, dtype="uint8", name="inner"), "uint8|Cast"),  # older Keras casts in a step of its own
         (L.CenterCrop(9, 2, name="inner"), "which it resizes"),
     ],
 )  # fmt: skip
