@@ -274,11 +274,13 @@ class Replicas:
                 return self._strategy.reduce(tf.distribute.ReduceOp.SUM, tf.constant(array), axis=None).numpy()
         except tf.errors.OpError as problem:
             self._lost = True
-            reason = re.sub(r"^(\{\{.*?\}\})?\s*", "", problem.message).splitlines()[:2]
+            message = re.sub(r"^(\{\{.*?\}\})?\s*", "", problem.message)
+            reason, _, _ = message.partition("\n")
+            peer = re.search(r"remote target (\S+)", message)
             raise RuntimeError(
-                f"host {self.host} lost the other hosts while adding up {what}: {type(problem).__name__}: "
-                f"{'; '.join(reason)}. TensorFlow goes on only after all {self.hosts} hosts are started again; "
-                "with checkpoint= the fit then goes on from the last layer it finished"
+                f"host {self.host} of {self.hosts} lost {peer[1] if peer else 'another'} while adding up {what}: "
+                f"{type(problem).__name__}: {reason}. TensorFlow goes on only after all hosts are "
+                "started again; with checkpoint= the fit then goes on from the last layer it finished"
             ) from problem
 
 

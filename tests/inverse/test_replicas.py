@@ -1,6 +1,7 @@
 """Replicas: shares of the rows, sums over hosts, and hosts that fail."""
 
 import os
+import re
 import signal
 import threading
 
@@ -263,6 +264,5 @@ def test_a_killed_host_ends_the_others_with_the_reason():
     survivor, dead = worker.on_hosts(f"{HERE}:killed")
     assert dead.status == -signal.SIGKILL
     assert survivor.status == 1, survivor.output
-    message = "RuntimeError: host 0 lost the other hosts while adding up the sums of layer conv: UnavailableError: "
-    assert message in survivor.output
-    assert "with checkpoint= the fit then goes on" in survivor.output
+    reason = r"RuntimeError: host 0 of 2 lost \S+ while adding up the sums of layer conv: UnavailableError: .+start"
+    assert re.search(reason, survivor.output), survivor.output
