@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 
+import keras
 import numpy as np
 import pytest
 
@@ -14,6 +15,15 @@ from mipin_keras import Analyzer, analyzers, catalogue, create_analyzer, load_an
 from tests.networks import NEEDED, cnn, residual, samples
 
 X = samples((7, 6, 2), 40)
+
+
+
+def smooth():
+    """cnn with another activation than ReLU."""
+    model = cnn()
+    model.get_layer("conv").activation = keras.activations.elu
+    return model
+
 
 # For each option another value than the default, and the options beside which it has something to say.
 BASIC = {"neuron_selection_mode": ("all", {"classes": None}), "output_layer": ("flatten", {})}
@@ -32,8 +42,10 @@ MIPIN = BASIC | {
     "verbose": (2, {}),
 }
 WALK = BASIC | {"input_layer": ("conv", {})}
+# Their default refuses other activations than ReLU, so there is nothing to compare the other value with.
+ANY = {"activations": ("any", {}, smooth)}
 GRADIENT = WALK | {"postprocess": ("abs", {})}
-HEAD = WALK | {"head": ("one", {})}
+HEAD = WALK | {"head": ("one", {})} | ANY
 UNTIL = {"until_layer_rule": "Flat", "until_layer_idx": 0}
 LRP = WALK | {
     "input_layer_rule": ((-10.0, 10.0), {}),
@@ -44,7 +56,7 @@ LRP = WALK | {
 PRESET = LRP | {"epsilon": (1.0, {})}
 FLAT = {key: value for key, value in PRESET.items() if key != "input_layer_rule"}
 PATTERN = WALK | {"pattern_type": ("linear", {}), "verbose": (2, {})}
-DEEP_TAYLOR = WALK | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)}
+DEEP_TAYLOR = WALK | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)} | ANY
 
 OTHERS = {
     "mipin": MIPIN,
@@ -143,6 +155,11 @@ CASES = [(name, option) for name in OURS for option in OTHERS.get(name, {}) if o
 @pytest.mark.parametrize(("name", "option"), CASES)
 def test_every_option_changes_the_numbers_or_refuses(name, option):
     value, beside, *model = OTHERS[name][option]
+    if option == "activations":
+        with pytest.raises(ValueError, match="give activations='any' to"):
+            maps(name, beside, *model)
+        assert np.abs(maps(name, beside | {option: value}, *model)[0]).max() > 0
+        return
     before = maps(name, beside, *model)
     try:
         after = maps(name, beside | {option: value}, *model)

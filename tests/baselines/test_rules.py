@@ -8,10 +8,22 @@ import pytest
 import tensorflow as tf
 
 from mipin_keras import walk
-from mipin_keras.baselines.rules import RULES, AlphaBeta, AlphaBetaX, Bounded, Epsilon, Flat, Rule, WSquare, Z
+from mipin_keras.baselines.rules import (
+    RULES,
+    AlphaBeta,
+    AlphaBetaX,
+    Bounded,
+    Epsilon,
+    Flat,
+    Gated,
+    Rule,
+    Standardized,
+    WSquare,
+    Z,
+)  # fmt: skip
 from mipin_keras.graph import ModelGraph
 from tests.networks import close
-from tests.reference import conv_matrix
+from tests.reference import conv_matrix, depthwise_matrix, transposed_matrix
 
 L = keras.layers
 
@@ -25,6 +37,12 @@ KERNEL_LAYERS = {
     "conv2d-same": (L.Conv2D, (5, 4, 2), {"filters": 3, "kernel_size": 3, "padding": "same"}),
     "conv2d-same-strides": (L.Conv2D, (6, 5, 1), {"filters": 2, "kernel_size": 3, "padding": "same", "strides": 2}),
     "conv2d-dilation": (L.Conv2D, (6, 5, 1), {"filters": 2, "kernel_size": 2, "padding": "same", "dilation_rate": 2}),
+    "depthwise1d": (L.DepthwiseConv1D, (7, 2), {"kernel_size": 3, "padding": "same", "depth_multiplier": 2}),
+    "depthwise2d": (L.DepthwiseConv2D, (6, 5, 2), {"kernel_size": (3, 2), "strides": 2, "depth_multiplier": 2}),
+    "transposed1d": (L.Conv1DTranspose, (4, 2), {"filters": 2, "kernel_size": 3, "strides": 2}),
+    "transposed2d": (
+        L.Conv2DTranspose, (3, 2, 2), {"filters": 2, "kernel_size": (3, 2), "strides": 2, "padding": "same"},
+    ),
     "conv3d": (L.Conv3D, (4, 3, 3, 2), {"filters": 2, "kernel_size": (2, 3, 2), "padding": "same", "strides": 2}),
 }  # fmt: skip
 # Apart, as Keras compiles each of its convolutions anew, which takes a second.
@@ -39,7 +57,9 @@ NORMALIZATIONS = {
     "bn-bare": (L.BatchNormalization, (6,), {"center": False, "scale": False}),
 }
 CASES = [(name, True) for name in [*KERNEL_LAYERS, *NORMALIZATIONS]]
-CASES += [(name, False) for name in ("dense", "dense-rank3", "conv1d-same", "conv2d-strides", "conv3d")]
+CASES += [
+    (name, False) for name in ("dense", "dense-rank3", "conv1d-same", "conv2d-strides", "depthwise2d", "conv3d")
+]
 
 
 # The layers, as a graph and as a matrix
@@ -98,8 +118,13 @@ class Linear:
         rank = len(self.shape) - 1
         axes = [settings.get(key, 1) for key in ("strides", "dilation_rate")]
         axes = [(value,) * rank if isinstance(value, int) else value for value in axes]
-        rest = settings.get("padding", "valid"), settings.get("groups", 1)
-        self.matrix = lambda kernel: conv_matrix(kernel, self.shape[:-1], *axes, *rest)
+        padding, groups = settings.get("padding", "valid"), settings.get("groups", 1)
+        if "Transpose" in type(layer).__name__:
+            self.matrix = lambda kernel: transposed_matrix(kernel, self.step.output_shape[:-1], *axes, padding)
+        elif "Depthwise" in type(layer).__name__:
+            self.matrix = lambda kernel: depthwise_matrix(kernel, self.shape[:-1], *axes, padding)
+        else:
+            self.matrix = lambda kernel: conv_matrix(kernel, self.shape[:-1], *axes, padding, groups)
 
     def samples(self, nonnegative=False, seed=0, n=3):
         """Inputs and relevances of outputs, float64 that float32 holds too."""
@@ -467,3 +492,84 @@ def test_half_precision_divides_by_nothing_too_small_for_it(rule):
     _, seen = walk.passes(graph, tf.constant(x), [step])
     found = rule(step, seen[step.index], tf.ones((2, 3), "float16"))
     assert np.isfinite(found[0] if isinstance(found, tuple) else found).all()
+
+
+# Standardizations and gates
+
+STANDARDIZATIONS = {
+    "layer": (lambda **rest: L.LayerNormalization(epsilon=0.01, **rest), (2,), True),
+    "layer-axes": (lambda **rest: L.LayerNormalization(axis=[1, 3], **rest), (0, 2), True),
+    "layer-bare": (lambda **rest: L.LayerNormalization(center=False, scale=False, **rest), (2,), True),
+    "group": (lambda **rest: L.GroupNormalization(2, **rest), "groups", True),
+    "unit": (lambda **rest: L.UnitNormalization(axis=[1, 2], **rest), (0, 1), False),
+}
+if hasattr(L, "RMSNormalization"):
+    STANDARDIZATIONS["rms"] = (lambda **rest: L.RMSNormalization(**rest), (2,), False)
+SAMPLE = (3, 2, 4)
+
+
+def standardized(name, seed=0):
+    """Such a layer's graph, the layer, and as matrices on one flat sample the centering and the mean."""
+    make, axes, centred = STANDARDIZATIONS[name]
+    layer = make(dtype="float64")
+    model = [keras.Input(SAMPLE, dtype="float64"), layer, L.Flatten(dtype="float64"), L.Dense(1, dtype="float64")]
+    graph = ModelGraph(keras.Sequential(model))
+    rng = np.random.default_rng(seed)
+    for variable in layer.variables:
+        variable.assign(rng.normal(size=variable.shape))
+    size = int(np.prod(SAMPLE))
+    labels = np.zeros(SAMPLE, int)  # which elements have their statistics together
+    for place in np.ndindex(*SAMPLE):
+        kept = [place[-1] // 2] if axes == "groups" else [p for axis, p in enumerate(place) if axis not in axes]
+        labels[place] = sum(p * 100**i for i, p in enumerate(kept))
+    together = (labels.ravel()[:, None] == labels.ravel()).astype(float)
+    together /= together.sum(axis=1, keepdims=True)
+    centre = np.eye(size) - together if centred else np.eye(size)
+    return graph, layer, centre, together
+
+
+def divisors(layer, centre, together, x):
+    """1 / sigma at each element."""
+    spread = together @ np.square(centre @ x.ravel())
+    if isinstance(layer, L.UnitNormalization):
+        return 1 / np.sqrt(spread / together.max(axis=1))  # of the sum, not of the mean
+    return 1 / np.sqrt(spread + layer.epsilon)
+
+
+@pytest.mark.parametrize("name", STANDARDIZATIONS)
+def test_a_standardization_shares_by_z_with_its_divisor_held(name, rng):
+    graph, layer, centre, together = standardized(name)
+    x, relevance = rng.normal(size=(2, 5, *SAMPLE))
+    _, seen = walk.passes(graph, tf.constant(x), graph.steps[:1])
+    found = Standardized()(graph.steps[0], seen[0], tf.constant(relevance)).numpy()
+    pulled = Standardized(shares=False)(graph.steps[0], seen[0], tf.constant(relevance)).numpy()
+    axes = layer.axis if isinstance(layer.axis, list) else [layer.axis]
+    broadcast = [SAMPLE[i] if i + 1 in axes or i - 3 in axes else 1 for i in range(3)]
+    named = {variable.name: variable.numpy().reshape(broadcast) for variable in layer.variables}
+    gamma = np.broadcast_to(named.get("gamma", named.get("scale", 1.0)), SAMPLE).ravel()
+    beta = np.broadcast_to(named.get("beta", 0.0), SAMPLE).ravel()
+    for i in range(len(x)):
+        matrix = (gamma * divisors(layer, centre, together, x[i]))[:, None] * centre
+        y = matrix @ x[i].ravel() + beta
+        np.testing.assert_allclose(seen[0].output[i].numpy().ravel(), y, rtol=1e-9, atol=1e-12)  # the reference itself
+        wanted = x[i].ravel() * (matrix.T @ (relevance[i].ravel() / y))
+        np.testing.assert_allclose(found[i].ravel(), wanted, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(pulled[i].ravel(), matrix.T @ relevance[i].ravel(), rtol=1e-9, atol=1e-12)
+    if name in ("layer-bare", "unit", "rms"):  # no beta: the sum is kept
+        np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), relevance.sum(axis=(1, 2, 3)), rtol=1e-8)
+    if name in ("unit", "rms"):
+        np.testing.assert_allclose(found, relevance, rtol=1e-9)
+
+
+@pytest.mark.parametrize("gate", [0, 1])
+def test_at_a_gate_the_signal_takes_all(gate, rng):
+    x = keras.Input((3, 2, 4))
+    scores = L.Activation("sigmoid")(x)
+    y = L.Multiply()([scores, x] if gate == 0 else [x, scores])
+    graph = ModelGraph(keras.Model(x, L.Dense(2)(L.Flatten()(y))))
+    step = graph.steps[1]
+    _, seen = walk.passes(graph, tf.constant(rng.normal(size=(2, 3, 2, 4)), "float32"), [step])
+    relevance = rng.normal(size=(2, 3, 2, 4)).astype("float32")
+    found = Gated(step.inputs[gate])(step, seen[step.index], tf.constant(relevance))
+    np.testing.assert_array_equal(found[gate], np.zeros_like(relevance))
+    np.testing.assert_array_equal(found[1 - gate], relevance)
