@@ -17,8 +17,6 @@ NOT_FOR = {
     "grad_cam": ["mlp"],
     "mipin": ["residual"],
     "mipin.trained": ["residual"],
-    "pattern.net": ["residual"],
-    "pattern.attribution": ["residual"],
 }
 OURS = [name for name in analyzers() if not name.startswith("innvestigate:")]
 CASES = [(name, kind) for name in OURS for kind in MODELS if kind not in NOT_FOR.get(name, ())]
