@@ -51,7 +51,9 @@ LRP = WALK | {
 }
 PRESET = LRP | {"epsilon": (1.0, {})}
 FLAT = {key: value for key, value in PRESET.items() if key != "input_layer_rule"}
-PATTERN = WALK | {"pattern_type": ("linear", {}), "activations": ("relu", {"activations": "any"}, curved), "verbose": (2, {})}
+PATTERN = WALK | {
+    "pattern_type": ("linear", {}), "activations": ("relu", {"activations": "any"}, curved), "verbose": (2, {}),
+}  # fmt: skip
 DEEP_TAYLOR = WALK | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)}
 
 OTHERS = {
