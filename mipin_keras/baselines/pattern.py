@@ -164,13 +164,13 @@ class PatternNet(backward.BackwardAnalyzer):
                 bar.update(i + 1)
         if bar:
             bar.update(i + 1, finalize=True)
-        found = {}
+        learned = {}
         for step in self.learned:
             kernel = keras.ops.convert_to_numpy(patterns.linear_part(step, tf.float32).kernel)
-            found[step.index] = sums[step.index].pattern(kernel, shifts[step.index])
-            if not np.isfinite(found[step.index]).all():
+            learned[step.index] = sums[step.index].pattern(kernel, shifts[step.index])
+            if not np.isfinite(learned[step.index]).all():
                 raise ValueError(f"layer {step} has NaN or infinite activations on this data: look at its weights")
-        self._take(found)
+        self._take(learned)
         return self
 
     def _take(self, found: dict[int, np.ndarray]) -> None:

@@ -12,7 +12,8 @@ import numpy as np
 import tensorflow as tf
 
 from .._version import __version__
-from ..analyzer import MAGIC, Analyzer, NotFittedError
+from ..analyzer import Analyzer, NotFittedError
+from ..archive import MAGIC
 from ..checks import number, one_of, whole
 from .checkpoint import Checkpoint
 from .fitting import Fitting, Options, measure

@@ -380,7 +380,7 @@ def test_a_sum_is_a_neuron_a_channel(name, kind):
     analyzer = made("pattern.net", model, pattern_type=kind).fit(data, batch_size=17)
     (step,) = [s for s in analyzer.learned if not s.linear]
     found, different = analyzer.patterns[step.index], list({id(t): t for t in tensors}.values())
-    seen = [np.asarray(t, np.float64) for t in keras.Model(x, different)([data])]
+    seen = [np.asarray(t, np.float64) for t in keras.Model(x, different)(data)]
     rows = np.stack([np.broadcast_to(one, (60, 5, 3)) for one in seen], axis=-1)
     wanted = np.stack([pattern_of(rows[:, :, c].reshape(300, -1), np.float64(weights), 0.0, kind) for c in range(3)], 1)
     assert found.shape == wanted.shape and close(found, wanted, 1e-4)
