@@ -55,7 +55,9 @@ LRP = WALK | {
 }
 PRESET = LRP | {"epsilon": (1.0, {})}
 FLAT = {key: value for key, value in PRESET.items() if key != "input_layer_rule"}
-PATTERN = WALK | {"pattern_type": ("linear", {}), "verbose": (2, {})}
+PATTERN = WALK | {
+    "pattern_type": ("linear", {}), "activations": ("relu", {"activations": "any"}, smooth), "verbose": (2, {}),
+}  # fmt: skip
 DEEP_TAYLOR = WALK | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)} | ANY
 
 OTHERS = {
@@ -163,8 +165,8 @@ def test_every_option_changes_the_numbers_or_refuses(name, option):
     before = maps(name, beside, *model)
     try:
         after = maps(name, beside | {option: value}, *model)
-    except mipin_keras.NotFittedError:
-        assert option == "classes"
+    except (mipin_keras.NotFittedError, ValueError) as refused:
+        assert option == "classes" or (option == "activations" and "activations='any'" in str(refused))
         return
     changed = [
         a.shape != b.shape or np.abs(a - b).max() > 1e-3 * np.abs(b).max() for a, b in zip(before, after, strict=True)

@@ -15,8 +15,6 @@ MODELS = {"mlp": lambda: mlp(head="softmax"), "cnn": cnn, "residual": residual}
 # What a method is not made for, which is a test of its own.
 NOT_FOR = {
     "grad_cam": ["mlp"],
-    "pattern.net": ["residual"],
-    "pattern.attribution": ["residual"],
 }
 OURS = [name for name in analyzers() if not name.startswith("innvestigate:")]
 CASES = [(name, kind) for name in OURS for kind in MODELS if kind not in NOT_FOR.get(name, ())]

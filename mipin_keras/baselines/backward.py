@@ -30,6 +30,22 @@ def keep(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
     return signal
 
 
+def in_equal_parts(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """The gradient of a mean, for a sum over axes: behind a scaling by one over the count they are the same."""
+    count = tf.size(seen.inputs[0]) / tf.size(seen.output)
+    return seen.pull(signal / tf.cast(count, signal.dtype))
+
+
+def past_gate(gate: int) -> Rule:
+    """The rule of a product that carries the gradient to all but the tensor of the number ``gate``."""
+
+    def rule(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        pulled = zip(dict.fromkeys(step.inputs), seen.pull(signal), strict=True)
+        return tuple(tf.zeros_like(part) if number == gate else part for number, part in pulled)
+
+    return rule
+
+
 class BackwardAnalyzer(Analyzer):
     """A method that walks back from the explained output to the input, with one rule a step.
 
@@ -104,13 +120,31 @@ class BackwardAnalyzer(Analyzer):
         """What else may be done about steps that have no rule."""
         return ""
 
+    def _reached(self, steps: list[Step]) -> list[Step]:
+        """Those of ``steps`` that a signal comes by: not those that lead to gates only.
+
+        Raises:
+            ValueError: If none comes to :attr:`start`.
+        """
+        gates, reached, found = self.gates, {self.graph.output}, []
+        for step in reversed(steps):
+            if step.output in reached:
+                reached.update(number for number in step.inputs if number != gates.get(step.index))
+                found.append(step)
+        if self.start not in reached:
+            raise ValueError(
+                f"{self.name!r} carries nothing through gates, and the layer given as input_layer reaches the output "
+                "through gates only"
+            )
+        return found[::-1]
+
     def _prepare(self) -> None:
         """Find each step's rule; a subclass calls it when its options are set.
 
         Raises:
             ValueError: If steps have no rule, naming all of them.
         """
-        steps = self.graph.between(self.start)
+        steps = self._reached(self.graph.between(self.start))
         rules = {step.index: self.rule(step) for step in steps}
         unknown = [step for step in steps if rules[step.index] is None]
         if unknown:
@@ -190,6 +224,8 @@ class BackwardAnalyzer(Analyzer):
         arrived = walk.backward(
             self.graph, self.steps, seen, signal, lambda step, *rest: self.rules[step.index](step, *rest), keep=numbers
         )
+        for number in numbers:  # what leads to gates only has no share
+            arrived.setdefault(number, tf.zeros_like(tensors[number]))
         found = [tf.cast(self.finish(arrived[number], tensors[number]), tf.float32) for number in numbers]
         return found, tf.reduce_all(tf.math.is_finite(logits))
 

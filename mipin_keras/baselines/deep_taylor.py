@@ -100,7 +100,7 @@ class DeepTaylor(backward.BackwardAnalyzer):
         if kind == kinds.GATE:
             return Gated(self.gates[step.index]) if step.index in self.gates else None
         if kind == kinds.AVERAGE and type(step.layer).__name__ == "Sum":
-            return _in_equal_parts
+            return backward.in_equal_parts
         linear = (kinds.STRUCTURE, kinds.MAX, kinds.AVERAGE, kinds.CONCATENATE, kinds.NORMALIZATION, kinds.ADD)
         return backward.pull if kind in linear else None
 
@@ -108,12 +108,6 @@ class DeepTaylor(backward.BackwardAnalyzer):
 def _where_active(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
     """The gradient of a ReLU, and relevance kept where a cap makes it 0."""
     return tf.where(seen.output > 0, tf.cast(signal, seen.output.dtype), tf.zeros((), seen.output.dtype))
-
-
-def _in_equal_parts(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """The gradient of a mean, for a sum: behind a scaling by one over the count they are the same."""
-    count = tf.size(seen.inputs[0]) / tf.size(seen.output)
-    return seen.pull(signal / tf.cast(count, signal.dtype))
 
 
 class BoundedDeepTaylor(DeepTaylor):

@@ -10,12 +10,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kernels, kinds, walk
+from .. import kernels, kinds, parts, walk
 from ..analyzer import NotFittedError
 from ..checks import one_of
 from ..graph import Step
 from ..walk import Pass
-from . import backward
+from . import backward, patterns
+from .patterns import Neurons
 from .rules import applied
 
 PATTERN_TYPES = ("relu", "linear", "relu.negative")
@@ -29,22 +30,32 @@ class PatternNet(backward.BackwardAnalyzer):
     and output. The walk back is the gradient's, with the patterns in place of
     the weights.
 
+    A neuron is a channel of a Dense layer, of any convolution, and of a sum,
+    mean or difference of several tensors, whose weights are 1 or as simple.
+    One that reads a single number, as in a normalisation or scaling, has the
+    pattern 1 / w, 0 where w is 0; in a layer or group normalisation w is the
+    factor that the sample's own statistics make. Through a gate, as through a
+    ReLU, the signal is pulled as the gradient is; the gate itself gets none.
+
     Args:
         model, neuron_selection_mode, output_layer, input_layer: See
             :class:`~.backward.BackwardAnalyzer`.
         pattern_type: Which samples tell a neuron's pattern: ``"relu"``, those
             in which it is active (its pre-activation above 0);
             ``"relu.negative"``, the others; ``"linear"``, all.
+        activations: ``"relu"`` refuses other activations, which the methods
+            are not defined for; ``"any"`` takes their gradient.
         verbose: 0 silent, 1 a bar, 2 a line.
 
     Raises:
         ValueError: For a value that an option does not take; for a model with
-            activations other than ReLU, or with layers that have no pattern,
-            naming each.
+            activations other than ReLU, unless any may be, or with layers
+            that have no pattern, naming each.
 
     Attributes:
         patterns: After a fit, by the index of the step in ``graph.steps``:
-            float32 of the kernel's shape.
+            float32 of the kernel's shape; of a sum, ``(different tensors,
+            channels)``.
     """
 
     name = "pattern.net"
@@ -54,38 +65,60 @@ class PatternNet(backward.BackwardAnalyzer):
         model: keras.Model,
         *,
         pattern_type: str = "relu",
+        activations: str = "relu",
         verbose: int = 1,
         **options: Any,
     ):
         super().__init__(model, **options)
         one_of("pattern_type", pattern_type, PATTERN_TYPES)
+        one_of("activations", activations, backward.ACTIVATIONS)
         one_of("verbose", verbose, (0, 1, 2))
-        self.pattern_type, self.verbose = pattern_type, verbose
-        self.options |= {"pattern_type": pattern_type, "verbose": verbose}
+        self.pattern_type, self.activations, self.verbose = pattern_type, activations, verbose
+        self.options |= {"pattern_type": pattern_type, "activations": activations, "verbose": verbose}
         self.patterns: dict[int, np.ndarray] = {}
         self._prepare()
+        self.learned = [step for step in self.steps if kinds.kind_of(step) in patterns.LEARNED]
         if not any(step.linear for step in self.steps):
             raise ValueError(f"{self.name!r} is for models with Dense layers or convolutions, and this one has none")
 
+    @functools.cached_property
+    def gates(self) -> dict[int, int]:
+        return kinds.gates(self.graph)
+
     def rule(self, step: Step) -> backward.Rule | None:
         kind = kinds.kind_of(step)
-        if kind == kinds.KERNEL:
-            return self._through_pattern
+        if kind in patterns.LEARNED:
+            return self._through_pattern if patterns.is_known(step) else None
+        if kind in (kinds.NORMALIZATION, kinds.SCALE, kinds.STANDARDIZATION):
+            return self._through_factor
         if kind == kinds.IDENTITY:
             return backward.keep
+        if kind == kinds.GATE:
+            return backward.past_gate(self.gates[step.index]) if step.index in self.gates else None
+        if kind == kinds.AVERAGE and type(step.layer).__name__ == "Sum":
+            return backward.in_equal_parts
         known = (kinds.RECTIFIER, kinds.STRUCTURE, kinds.MAX, kinds.AVERAGE, kinds.CONCATENATE)
-        return backward.pull if kind in known else None
+        return backward.pull if kind in known or (kind == kinds.ACTIVATION and self.activations == "any") else None
+
+    def advice(self, unknown: list[Step]) -> str:
+        others = self.activations == "relu" and any(kinds.kind_of(step) == kinds.ACTIVATION for step in unknown)
+        return "give activations='any' to take the gradient of other activations than ReLU; " if others else ""
 
     def direction(self, kernel: tf.Tensor, pattern: tf.Tensor) -> tf.Tensor:
         """What stands for a kernel on the way back."""
         return pattern
 
-    def _through_pattern(self, step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
-        part = kernels.linear_part(step.layer)
+    def _through_pattern(self, step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        part = patterns.linear_part(step, seen.output.dtype)
         pattern = tf.constant(self.patterns[step.index], part.kernel.dtype)
-        x = tf.cast(seen.inputs[0], part.kernel.dtype)
+        x = tuple(tf.cast(one, part.kernel.dtype) for one in seen.inputs)
         _, back = applied(part.apply, x, self.direction(part.kernel, pattern))
         return back(tf.cast(signal, seen.output.dtype))
+
+    def _through_factor(self, step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
+        """A neuron that reads one number has the pattern 1 / w."""
+        kernel = _factor(step, seen.inputs[0])
+        return tf.cast(signal, kernel.dtype) * self.direction(kernel, tf.math.reciprocal_no_nan(kernel))
 
     # Fitting
 
@@ -114,59 +147,60 @@ class PatternNet(backward.BackwardAnalyzer):
         verbose = self.verbose if verbose is None else verbose
         one_of("verbose", verbose, (0, 1, 2))
         batches = self.batches(X, batch_size, steps)
-        learned = [step for step in self.steps if step.linear]
-        sums = {step.index: _Sums() for step in learned}
+        sums = {step.index: Neurons(step) for step in self.learned}
         bar = keras.utils.Progbar(batches.steps, verbose=verbose) if verbose else None
         if bar:
-            print(f"{self.name}: the patterns of {len(learned)} layers", flush=True)
+            print(f"{self.name}: the patterns of {len(self.learned)} layers", flush=True)
         for i, x in enumerate(batches):
             if i == 0:
-                outputs = self._statistics(x, {s.index: np.zeros(s.output_shape[-1], np.float32) for s in learned})
-                shifts = {index: (found[0] / found[1]).astype(np.float32) for index, found in outputs.items()}
+                zeros = {step.index: np.zeros(step.output_shape[-1], np.float32) for step in self.learned}
+                shifts = {
+                    index: (y.sum(axis=0) / count.sum(axis=0)).astype(np.float32)
+                    for index, (y, count, *_) in self._statistics(x, zeros).items()
+                }
             for index, found in self._statistics(x, shifts).items():
                 sums[index].add(*found)
             if bar:
                 bar.update(i + 1)
         if bar:
             bar.update(i + 1, finalize=True)
-        patterns = {}
-        for step in learned:
-            kernel = keras.ops.convert_to_numpy(step.layer.kernel)
-            patterns[step.index] = sums[step.index].pattern(kernel, shifts[step.index])
-            if not np.isfinite(patterns[step.index]).all():
+        learned = {}
+        for step in self.learned:
+            kernel = keras.ops.convert_to_numpy(patterns.linear_part(step, tf.float32).kernel)
+            learned[step.index] = sums[step.index].pattern(kernel, shifts[step.index])
+            if not np.isfinite(learned[step.index]).all():
                 raise ValueError(f"layer {step} has NaN or infinite activations on this data: look at its weights")
-        self._take(patterns)
+        self._take(learned)
         return self
 
-    def _take(self, patterns: dict[int, np.ndarray]) -> None:
-        self.patterns = patterns
+    def _take(self, found: dict[int, np.ndarray]) -> None:
+        self.patterns = found
         self._traces.clear()  # they hold the patterns of the fit before
 
     def _statistics(self, x: np.ndarray, shifts: dict[int, np.ndarray]) -> dict[int, list[np.ndarray]]:
-        """What :class:`_Sums` adds up, of one batch, by the step's index."""
+        """What :class:`~.patterns.Neurons` add up, of one batch, by the step's index."""
         found = self._sums_of(tf.convert_to_tensor(x), {i: tf.convert_to_tensor(shift) for i, shift in shifts.items()})
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
 
     @functools.cached_property
     def _sums_of(self) -> Callable:
-        shifts = {s.index: tf.TensorSpec((s.output_shape[-1],), tf.float32) for s in self.steps if s.linear}
+        shifts = {step.index: tf.TensorSpec((step.output_shape[-1],), tf.float32) for step in self.learned}
 
         @tf.function(input_signature=[self._signature[0], shifts], autograph=False)
         def statistics(x: tf.Tensor, shifts: dict[int, tf.Tensor]) -> dict[int, list[tf.Tensor]]:
             tensors = walk.forward(self.graph, x)
             return {
-                step.index: self._of_step(step, tensors[step.inputs[0]], shifts[step.index])
-                for step in self.steps
-                if step.linear
+                step.index: self._of_step(step, [tensors[n] for n in dict.fromkeys(step.inputs)], shifts[step.index])
+                for step in self.learned
             }
 
         return statistics.get_concrete_function()
 
-    def _of_step(self, step: Step, x: tf.Tensor, shift: tf.Tensor) -> list[tf.Tensor]:
-        part = kernels.linear_part(step.layer)
+    def _of_step(self, step: Step, inputs: list[tf.Tensor], shift: tf.Tensor) -> list[tf.Tensor]:
+        part = patterns.linear_part(step, inputs[0].dtype)
         if part.kernel.dtype.size < 4:  # half precision has no room for sums over a batch
             part = part._replace(kernel=tf.cast(part.kernel, tf.float32), bias=tf.cast(part.bias, tf.float32))
-        x = tf.cast(x, part.kernel.dtype)
+        x = tuple(tf.cast(one, part.kernel.dtype) for one in inputs)
         with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
             tape.watch(part.kernel)
             y = part.apply(x, part.kernel)
@@ -175,19 +209,18 @@ class PatternNet(backward.BackwardAnalyzer):
             mask = tf.ones_like(y)
         else:
             mask = tf.cast(z > 0 if self.pattern_type == "relu" else z <= 0, y.dtype)
-        axes = list(range(y.shape.rank - 1))
+        total = Neurons(step).total
         # The adjoint with respect to the kernel sums x times a signal over
         # all positions of the window, whatever its strides and padding.
         centred = (y - tf.cast(shift, y.dtype)) * mask
-        count = tf.cast(tf.reduce_prod(tf.shape(y)[:-1]), tf.float64)
         sums = [
-            tf.reduce_sum(tf.cast(y, tf.float64), axes),
-            count,
-            tf.reduce_sum(tf.cast(mask, tf.float64), axes),
+            total(y),
+            total(tf.ones_like(y)),
+            total(mask),
             tape.gradient(y, part.kernel, output_gradients=mask),
             tape.gradient(y, part.kernel, output_gradients=centred),
         ]
-        return [tf.cast(total, tf.float64) for total in sums]
+        return [tf.cast(found, tf.float64) for found in sums]
 
     # Analyzing
 
@@ -206,14 +239,13 @@ class PatternNet(backward.BackwardAnalyzer):
         return {f"pattern/{index}": pattern for index, pattern in self.patterns.items()}, {}
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-        patterns = {}
-        for step in self.steps:
-            if step.linear:
-                found, wanted = arrays[f"pattern/{step.index}"], tuple(step.layer.kernel.shape)
-                if found.shape != wanted:
-                    raise ValueError(f"the pattern of {step} has shape {found.shape}, expected {wanted}")
-                patterns[step.index] = found
-        self._take(patterns)
+        taken = {}
+        for step in self.learned:
+            found, wanted = arrays[f"pattern/{step.index}"], Neurons(step).shape
+            if found.shape != wanted:
+                raise ValueError(f"the pattern of {step} has shape {found.shape}, expected {wanted}")
+            taken[step.index] = found
+        self._take(taken)
 
 
 class PatternAttribution(PatternNet):
@@ -230,28 +262,9 @@ class PatternAttribution(PatternNet):
         return kernel * pattern
 
 
-class _Sums:
-    """The sums over samples and positions that a layer's patterns are made of, in float64."""
-
-    def __init__(self) -> None:
-        self.totals: list[np.ndarray] | None = None
-
-    def add(self, *found: np.ndarray) -> None:
-        """One batch: of y, of 1, of the mask, of x times the mask, of x times the mask times (y - shift)."""
-        if self.totals is None:
-            self.totals = [np.array(new, np.float64) for new in found]
-        else:
-            for total, new in zip(self.totals, found, strict=True):
-                total += new
-
-    def pattern(self, kernel: np.ndarray, shift: np.ndarray) -> np.ndarray:
-        """``cov / (wᵀ cov)`` a unit, float32 of the kernel's shape.
-
-        ``cov = E₊[x y] - E₊[x] E[y]``: E₊ over the samples of the mask, E over
-        all. The shift of y, near its mean, changes nothing but the rounding.
-        """
-        y, count, active, x, xy = self.totals or []
-        active = np.maximum(active, 1)
-        covariance = xy / active - x / active * (y / count - shift)
-        along = (kernel * covariance).reshape(-1, kernel.shape[-1]).sum(axis=0)
-        return (covariance / np.where(along == 0, 1, along)).astype(np.float32)
+def _factor(step: Step, x: tf.Tensor) -> tf.Tensor:
+    """What a normalisation or scaling multiplies its input with."""
+    kind = kinds.kind_of(step)
+    if kind == kinds.STANDARDIZATION:
+        return parts.standardization(step.layer, x).kernel
+    return (parts.scale(step, x.dtype) if kind == kinds.SCALE else kernels.linear_part(step.layer)).kernel

@@ -196,23 +196,25 @@ class MIPIN(Explaining):
         fitted = self.classes if classes is None else self._check_classes(classes)
         batches = self.batches(X, batch_size, steps)
         replicas = Replicas()
-        folder = None
-        if checkpoint is not None or replicas.hosts > 1:
-            if checkpoint is not None and batches.kind == "generator":
-                raise ValueError(
-                    "a generator goes on where it stands, so that a fit could not be taken up again with the same "
-                    "samples; with checkpoint= give an array, a data set, or a function that returns a fresh generator"
-                )
-            header = self._header(fitted, budget, batches)
-            replicas.agree("the beginning of the fit", json.dumps(header, sort_keys=True))
-            folder = None if checkpoint is None else Checkpoint(checkpoint, header, writes=replicas.chief)
+        if checkpoint is not None and batches.kind == "generator":
+            raise ValueError(
+                "checkpoint= needs data that starts again, received a generator, which goes on where it stands; give "
+                "an array, a data set, or a function that returns a fresh generator"
+            )
         if verbose and self.graph.stripped and replicas.chief:
             print(f"mipin: explaining the logits before {self.graph.stripped!r}", flush=True)
-        fitting = Fitting(
-            self.network, batches, fitted, self._fit_options, verbose,
-            memory=budget, checkpoint=folder, replicas=replicas,
-        )  # fmt: skip
-        weights = fitting.run()
+        with replicas.together():
+            folder = None
+            if checkpoint is not None or replicas.hosts > 1:
+                header = self._header(fitted, budget, batches)
+                for key, value in header.items():
+                    replicas.agree(key, json.dumps(value, sort_keys=True))
+                folder = None if checkpoint is None else Checkpoint(checkpoint, header, writes=replicas.chief)
+            fitting = Fitting(
+                self.network, batches, fitted, self._fit_options, verbose,
+                memory=budget, checkpoint=folder, replicas=replicas,
+            )  # fmt: skip
+            weights = fitting.run()
         if classes is None:
             self.network.weights, self.fit_report = weights, fitting.report
         else:

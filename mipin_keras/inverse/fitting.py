@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -100,13 +101,12 @@ class Fitting:
                 the features of a layer do not determine its inverse.
         """
         self._take_up()
-        with self.replicas.together():
-            for number, node in enumerate(self.network.learned):
-                classes = [c for c in self.classes if node.index not in self._weights[c]]
-                if classes:
-                    self.say(f"layer {node.name} ({number + 1} of {len(self.network.learned)})")
-                    self._learn(number, node, classes)
-                self.samples.done(node)
+        for number, node in enumerate(self.network.learned):
+            classes = [c for c in self.classes if node.index not in self._weights[c]]
+            if classes:
+                self.say(f"layer {node.name} ({number + 1} of {len(self.network.learned)})")
+                self._learn(number, node, classes)
+            self.samples.done(node)
         return self._weights
 
     @property
@@ -126,7 +126,8 @@ class Fitting:
                 self._weights[c][index] = tuple(tf.constant(w, tf.float32) for w in found)
                 self._lines[index, c] = line
         state = self.checkpoint.state()
-        self.replicas.agree("what was learned before", ", ".join(sorted(pieces)))  # all have read before one writes
+        # All have read before one writes.
+        self.replicas.agree("what was learned before", f"{sorted(pieces)} {json.dumps(state, sort_keys=True)}")
         self.batches.samples = state.get("samples", self.batches.samples)
         self._counts = None if state.get("counts") is None else np.asarray(state["counts"], int)
         if pieces:
