@@ -144,11 +144,11 @@ class Fitting:
             else:
                 self._solve(number, node, inverse, group)
             if self.checkpoint is not None:
+                counts = None if self._counts is None else self._counts.tolist()
+                self.checkpoint.note({"samples": self.batches.samples, "counts": counts})
                 weights = {c: tuple(w.numpy() for w in self._weights[c][node.index]) for c in group}
                 lines = [self._lines[node.index, c] for c in group]
                 self.checkpoint.write(f"{node.index} {node.name} {group[0]}-{group[-1]}", weights, lines)
-                counts = None if self._counts is None else self._counts.tolist()
-                self.checkpoint.note({"samples": self.batches.samples, "counts": counts})
         lines = [self._lines[node.index, c] for c in classes]
         if self.verbose == 1:
             mean, part = (float(np.mean([line[key] for line in lines])) for key in ("mse", "relative"))
