@@ -447,6 +447,17 @@ def test_a_neuron_that_reads_one_number_has_its_reciprocal(name):
         assert above.any() and close(found, wanted, 1e-4)
 
 
+def test_a_sum_over_axes_behind_a_scaling_is_the_mean():
+    x = keras.Input((4, 3))
+    y = L.Dense(5, activation="relu")(x)
+    head, found = L.Dense(2), []
+    for z in (L.GlobalAveragePooling1D()(y), L.Rescaling(0.25)(keras.ops.sum(y, axis=1))):
+        model = keras.Model(x, head(z))
+        analyzer = made("pattern.attribution", with_weights(model)).fit(samples((4, 3), 40))
+        found.append(analyzer.analyze(samples((4, 3), 9)))
+    assert found[0].any() and close(found[1], found[0], 1e-5)
+
+
 # Gates
 
 
