@@ -540,6 +540,8 @@ def test_a_separable_convolution_is_two_linear_steps_with_its_weights(kind, shap
     assert isinstance(pointwise.layer, (L.Conv1D, L.Conv2D))
     assert depthwise.layer.kernel is layer.depthwise_kernel and pointwise.layer.kernel is layer.pointwise_kernel
     assert depthwise.layer.bias is None and pointwise.layer.bias is layer.bias
+    weights = [*depthwise.layer.get_weights(), *pointwise.layer.get_weights()]
+    assert all((one == other).all() for one, other in zip(weights, layer.get_weights(), strict=True))
     assert graph.tensor_after("both") == graph.steps[2].output
 
     x = tf.constant(rng.normal(size=(3, *shape)), "float32")
