@@ -75,9 +75,15 @@ def standardization(layer: Any, x: tf.Tensor) -> LinearPart:
     else:
         divided = tf.math.rsqrt(tf.reduce_mean(squares, axes, keepdims=True) + layer.epsilon)
     kernel = tf.reshape(tf.broadcast_to(divided, view), size)
-    weights = [x.shape[axis] if axis in along else 1 for axis in range(rank)]
-    gamma = getattr(layer, "gamma", None) if centred else getattr(layer, "scale", None)
-    beta = getattr(layer, "beta", None)
-    kernel = kernel if gamma is None else kernel * tf.reshape(tf.cast(gamma, x.dtype), weights)
-    bias = tf.zeros((), x.dtype) if beta is None else tf.reshape(tf.cast(beta, x.dtype), weights)
+    if not centred:  # RMS normalisation multiplies by its scale as it is, whatever the axes
+        gamma = getattr(layer, "scale", None)
+        kernel = kernel if gamma is None else kernel * tf.cast(gamma, x.dtype)
+        return LinearPart(tf.multiply, kernel, tf.zeros((), x.dtype))
+    shape = [x.shape[axis] if axis in along else 1 for axis in range(rank)]
+    gamma, beta = (
+        None if weights is None else tf.reshape(tf.cast(weights, x.dtype), shape)
+        for weights in (layer.gamma, layer.beta)
+    )
+    kernel = kernel if gamma is None else kernel * gamma
+    bias = tf.zeros((), x.dtype) if beta is None else beta
     return LinearPart(lambda t, factor: minus_means(t) * factor, kernel, bias)

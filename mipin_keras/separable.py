@@ -21,11 +21,16 @@ class _Part:
     """
 
     whole: Any
+    bias: Any
     _weight: str
 
     @property
     def kernel(self) -> Any:
         return getattr(self.whole, self._weight)
+
+    @property
+    def weights(self) -> list[Any]:
+        return [self.kernel] if self.bias is None else [self.kernel, self.bias]
 
 
 class _Depthwise(_Part):

@@ -449,10 +449,10 @@ def test_a_fingerprint_sees_every_end_of_every_weight_that_changes_behind_the_gr
         (L.ELU(0.5), L.ELU()),
         (L.Conv2D(3, 3, padding="same", dilation_rate=2), L.Conv2D(3, 3, padding="same")),
         (L.BatchNormalization(epsilon=0.1), L.BatchNormalization()),
-        (L.Conv2DTranspose(3, 2, strides=3, output_padding=0), L.Conv2DTranspose(3, 2, strides=3, output_padding=1)),
+        (L.Conv2DTranspose(3, 2, strides=3), L.Conv2DTranspose(3, 2, strides=3, output_padding=1)),
         (L.Rescaling(2.0), L.Rescaling(3.0)),
         (L.Rescaling(2.0, offset=[1.0, 2.0, 3.0]), L.Rescaling(2.0, offset=[1.0, 2.0, 4.0])),
-        (L.Normalization(mean=1.0, variance=2.0), L.Normalization(mean=2.0, variance=2.0)),
+        (L.Normalization(axis=None, mean=1.0, variance=2.0), L.Normalization(axis=None, mean=2.0, variance=2.0)),
         (L.LayerNormalization(axis=1), L.LayerNormalization(axis=2)),
     ],
     **BY_NAME,
@@ -540,6 +540,8 @@ def test_a_separable_convolution_is_two_linear_steps_with_its_weights(kind, shap
     assert isinstance(pointwise.layer, (L.Conv1D, L.Conv2D))
     assert depthwise.layer.kernel is layer.depthwise_kernel and pointwise.layer.kernel is layer.pointwise_kernel
     assert depthwise.layer.bias is None and pointwise.layer.bias is layer.bias
+    weights = [*depthwise.layer.get_weights(), *pointwise.layer.get_weights()]
+    assert all((one == other).all() for one, other in zip(weights, layer.get_weights(), strict=True))
     assert graph.tensor_after("both") == graph.steps[2].output
 
     x = tf.constant(rng.normal(size=(3, *shape)), "float32")

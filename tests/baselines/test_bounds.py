@@ -144,6 +144,13 @@ def test_a_negative_factor_turns_them_around():
     assert (low < high).all()
 
 
+def test_scalings_move_them():
+    scaling = L.Rescaling(0.5, offset=[1.0, 2.0])
+    found = at_first(lambda x: L.Conv2D(2, 2, name="conv")(1.0 - scaling(x)), -1.0, [3.0, 5.0])
+    np.testing.assert_allclose(found["conv"][0][0, 0], [-1.5, -3.5])
+    np.testing.assert_allclose(found["conv"][1][0, 0], [0.5, -0.5])
+
+
 def test_branches_and_concatenations():
     def build(x):
         y = L.Concatenate(axis=1)([x, normalization(gamma=[-1.0, 1.0])(x)])

@@ -342,3 +342,80 @@ def test_a_file_of_other_bounds_is_refused(tmp_path):
     BoundedDeepTaylor(model, low=0.0, high=1.0).save(tmp_path / "file.npz")
     with pytest.raises(ValueError, match="other options: high"):
         BoundedDeepTaylor(model, low=0.0, high=2.0).load(tmp_path / "file.npz")
+
+
+# Other steps
+
+
+def behind(build, seed=0):
+    """The decomposition of a network with ``build`` between two Dense layers, and what it is made of."""
+    inputs = keras.Input((6,))
+    first, head = L.Dense(6, activation="relu"), L.Dense(3)
+    y = first(inputs)
+    model = balanced(with_weights(keras.Model(inputs, head(L.Flatten()(build(y)))), seed))
+    x = samples((6,), 8)
+    return model, x, first(x).numpy().astype(float), [w.astype(float) for w in model.get_weights()]
+
+
+def wanted_at_head(model, x, y, kernel):
+    """The relevance of the head's inputs ``y``."""
+    logits = np.asarray(model(x), float)
+    top = np.maximum(logits, 0) * (logits == logits.max(axis=1, keepdims=True))
+    return positive(y, kernel.T, top)
+
+
+def test_scalings_keep_relevance():
+    model, x, y, (kernel, _, head, _) = behind(lambda y: L.Rescaling(2.0, offset=0.5)(y) * 3.0)
+    relevance = wanted_at_head(model, x, 3 * (2 * y + 0.5), head)
+    assert close(DeepTaylor(model).analyze(x), positive(x.astype(float), kernel.T, relevance), 1e-4)
+
+
+def test_a_gate_takes_nothing():
+    gate = L.Dense(6, activation="sigmoid")
+    model, x, y, (kernel, _, *_, head, _) = behind(lambda y: L.Multiply()([gate(y), y]))
+    relevance = wanted_at_head(model, x, y * np.asarray(gate(y.astype("float32")), float), head)
+    with pytest.raises(ValueError, match="give activations='any' to keep relevance at other activations"):
+        DeepTaylor(model)
+    found = DeepTaylor(model, activations="any").analyze(x)
+    assert close(found, positive(x.astype(float), kernel.T, relevance), 1e-4)
+
+
+def test_other_activations_keep_relevance_if_they_may():
+    model, x, y, (kernel, _, head, _) = behind(L.Activation("softplus"))
+    relevance = wanted_at_head(model, x, np.log1p(np.exp(y)), head)
+    found = DeepTaylor(model, activations="any").analyze(x)
+    assert close(found, positive(x.astype(float), kernel.T, relevance), 1e-4)
+
+
+def test_a_layer_normalisation_has_the_gradient_with_its_divisor_held():
+    norm = L.LayerNormalization(epsilon=0.01)
+    model, x, y, (kernel, _, gamma, beta, head, _) = behind(norm)
+    centre = np.eye(6) - 1 / 6
+    z = (y @ centre) * gamma / np.sqrt(y.var(axis=1, keepdims=True) + 0.01)
+    relevance = wanted_at_head(model, x, z + beta, head)
+    relevance = (relevance * gamma / np.sqrt(y.var(axis=1, keepdims=True) + 0.01)) @ centre
+    assert close(DeepTaylor(model).analyze(x), positive(x.astype(float), kernel.T, relevance), 1e-4)
+
+
+def test_a_sum_shares_as_the_mean_that_it_is_but_for_a_factor():
+    def build(y, summed):
+        rows = L.Reshape((3, 2))(y)
+        return keras.ops.sum(rows, axis=1) / 3.0 if summed else keras.ops.mean(rows, axis=1)
+
+    models = [behind(lambda y, summed=summed: build(y, summed))[0] for summed in (False, True)]
+    maps = [DeepTaylor(model).analyze(samples((6,), 8)) for model in models]
+    assert np.abs(maps[0]).max() > 0
+    assert close(*maps, 1e-5)
+
+
+def test_depthwise_and_transposed_convolutions_keep_the_sum_without_biases(rng):
+    layers = [
+        L.DepthwiseConv2D(2, depth_multiplier=2, use_bias=False, activation="relu"),
+        L.Conv2DTranspose(2, 3, strides=2, use_bias=False, activation="relu"), L.Flatten(), L.Dense(3, use_bias=False),
+    ]  # fmt: skip
+    model = with_weights(keras.Sequential([keras.Input((5, 5, 2)), *layers]))
+    x = np.abs(rng.normal(size=(6, 5, 5, 2))).astype("float32")
+    found = DeepTaylor(model).analyze(x)
+    logits = np.maximum(np.asarray(model(x)).max(axis=1), 0)
+    assert (found >= 0).all() and logits.max() > 0
+    np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), logits, rtol=1e-3, atol=1e-4)

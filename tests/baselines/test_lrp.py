@@ -603,3 +603,91 @@ def test_a_refusal_names_the_methods_that_take_each_layer():
         with pytest.raises(ValueError, match=r"take 'lrp.z', 'lrp.epsilon', 'gradient'"):
             create_analyzer(name, model)
         create_analyzer("lrp.epsilon", model)
+
+
+# Steps that are no layers with weights
+
+
+def gradient_times_input(model, x, held):
+    """For the largest logit, from a copy of the model in TensorFlow in which ``held`` parts are constants."""
+    x = tf.constant(x)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = held(model, x)
+        largest = tf.reduce_max(logits, axis=1)
+    return (x * tape.gradient(largest, x)).numpy()
+
+
+def test_a_gate_takes_nothing(rng):
+    """Without biases and ReLUs, Z with a gate is input times the gradient in which the gate is a constant."""
+    inputs = keras.Input((4, 3, 2))
+    conv = L.Conv2D(3, 2, use_bias=False, name="conv")
+    squeeze, excite = L.GlobalAveragePooling2D(keepdims=True), L.Dense(3, activation="sigmoid", name="excite")
+    flat, head = L.Flatten(), L.Dense(3, use_bias=False, name="head")
+    y = conv(inputs)
+    model = with_weights(keras.Model(inputs, head(flat(L.Multiply()([y, excite(squeeze(y))])))))
+    x = rng.normal(size=(5, 4, 3, 2)).astype("float32")
+
+    def held(model, x):
+        y = conv(x)
+        return head(flat(y * tf.stop_gradient(excite(squeeze(y)))))
+
+    found = made("lrp.z", model).analyze(x)
+    assert close(found, gradient_times_input(model, x, held), 1e-4)
+    np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), model(x).numpy().max(axis=1), rtol=1e-3)
+
+
+def test_a_layer_normalisation_divides_by_a_constant(rng):
+    """Likewise with the deviation of each sample for a constant (Ali et al. 2022, Eq. 9)."""
+    dense, norm = L.Dense(6, use_bias=False), L.LayerNormalization(center=False)
+    head = L.Dense(3, use_bias=False)
+    model = with_weights(keras.Sequential([keras.Input((4,)), dense, norm, head]))
+    x = rng.normal(size=(5, 4)).astype("float32")
+
+    def held(model, x):
+        y = dense(x)
+        mean, variance = tf.nn.moments(y, -1, keepdims=True)
+        return head((y - mean) * tf.stop_gradient(tf.math.rsqrt(variance + norm.epsilon)) * norm.gamma)
+
+    assert close(made("lrp.z", model).analyze(x), gradient_times_input(model, x, held), 1e-4)
+
+
+def test_activations_and_scalings_pass_relevance_on(rng):
+    layers = [L.Dense(5), L.PReLU(), L.Rescaling(3.0, offset=1.0), L.ELU(), L.Dense(3)]
+    model = with_weights(keras.Sequential([keras.Input((4,)), *layers]))
+    x = rng.normal(size=(3, 4))
+    signals = {}
+    analyzer = made("lrp.epsilon", model)
+
+    def note(step, found, signal):
+        signals[step.index] = found[0], signal
+
+    explained(analyzer, x.astype("float32"), note)
+    assert [analyzer.graph.steps[i].layer for i in (1, 2, 3)] == layers[1:4]
+    for index in (1, 2, 3):
+        np.testing.assert_array_equal(*signals[index])
+
+
+def test_a_separable_convolution_is_two_layers_with_weights(rng):
+    layers = [L.SeparableConv2D(4, 2, use_bias=False, activation="relu"), L.Flatten(), L.Dense(3, use_bias=False)]
+    model = with_weights(keras.Sequential([keras.Input((5, 4, 2)), *layers]))
+
+    def rules(**options):
+        analyzer = made("lrp", model, **options)
+        return [type(analyzer.rules[step.index]) for step in analyzer.steps if step.linear]
+
+    assert rules(rule="Z") == [Z, Z, Z]
+    assert rules(rule="Z", input_layer_rule="Flat") == [Flat, Z, Z]
+    assert rules(rule="Z", until_layer_idx=0, until_layer_rule="Flat") == [Flat, Flat, Z]
+    assert rules(rule={"conv": "WSquare", "dense": "Z"}) == [WSquare, WSquare, Z]
+    x = rng.normal(size=(5, 5, 4, 2)).astype("float32")
+    found = made("lrp.z", model).analyze(x)  # no bias: the sum is kept
+    np.testing.assert_allclose(found.sum(axis=(1, 2, 3)), np.asarray(model(x)).max(axis=1), rtol=1e-3)
+
+
+def test_a_product_of_which_nothing_is_the_gate_does_not_name_lrp():
+    x = keras.Input((6,))
+    model = keras.Model(x, L.Dense(3)(L.Multiply(name="odd")([L.Dense(6)(x), L.Dense(6)(x)])))
+    with pytest.raises(ValueError, match=r"'odd' \(Multiply\)") as caught:
+        made("lrp.epsilon", model)
+    assert "'lrp.z'" not in str(caught.value)

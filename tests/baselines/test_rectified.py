@@ -320,3 +320,35 @@ def test_the_function_relu_with_a_slope_is_refused(name, settings):
     model = keras.Model(x, L.Dense(2)(keras.activations.relu(L.Dense(4)(x), **settings)))
     with pytest.raises(ValueError, match="not defined for layer"):
         create_analyzer(name, model)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_other_activations_have_their_gradient_if_they_may(name, rng):
+    """Without a ReLU the methods are then the gradient; with one, it is rectified and the others are not."""
+    x = rng.normal(size=(6, 5)).astype("float32")
+    first, second, head = L.Dense(4), L.Dense(4), L.Dense(3)
+    for activation in (keras.ops.tanh, keras.ops.relu):
+        inputs = keras.Input((5,))
+        y = second(keras.ops.elu(first(inputs)))
+        model = with_weights(keras.Model(inputs, head(activation(y))))
+        with pytest.raises(ValueError, match="give activations='any' to take the gradient of other activations"):
+            create_analyzer(name, model)
+        found = create_analyzer(name, model, activations="any", head="one").analyze(x)
+        kernels = [layer.kernel.numpy().astype(float) for layer in (first, second, head)]
+        z = x @ kernels[0] + first.bias.numpy()
+        deep = np.where(z > 0, z, np.expm1(z)) @ kernels[1] + second.bias.numpy()
+        back = np.eye(3)[np.asarray(model(x)).argmax(axis=1)] @ kernels[2].T
+        back = back * (1 - np.tanh(deep) ** 2) if activation is keras.ops.tanh else rectify(name, back, deep)
+        wanted = (back @ kernels[1].T * np.where(z > 0, 1, np.exp(z))) @ kernels[0].T
+        assert close(found, wanted, 1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_gates_scalings_and_standardizations_have_their_gradient(name, rng):
+    inputs = keras.Input((5,))
+    y = L.LayerNormalization()(L.Dense(4)(L.Rescaling(0.5)(inputs)) * 2.0)
+    model = with_weights(keras.Model(inputs, L.Dense(3)(L.Multiply()([y, L.Activation("sigmoid")(y)]))))
+    x = rng.normal(size=(6, 5)).astype("float32")
+    found = create_analyzer(name, model, activations="any", head="one").analyze(x)
+    wanted = create_analyzer("gradient", model).analyze(x)
+    assert close(found, wanted, 1e-5)
