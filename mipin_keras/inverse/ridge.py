@@ -40,10 +40,13 @@ class Solution:
 class Ridge:
     """min ||T - (F W + b)||² + ridge ||W||² over rows that come in pieces (Eq. 6 of the paper).
 
-    The sums are kept in float64 around the mean of the first rows, so that
-    nothing cancels when the features sit far from 0; memory depends on the
-    number of features and targets and never on the number of rows. NumPy's
-    matrix product, not TensorFlow's: in float64 on CPUs it was 3 times faster.
+    Rows wait as they came until there are as many as features: fewer say more
+    cheaply what the weights are than sums do (:meth:`_solve_rows`). From then
+    on sums are kept, in float64 around the mean of the first rows, so that
+    nothing cancels when the features sit far from 0. Either way memory
+    depends on the number of features and targets and never on that of rows.
+    NumPy's matrix product, not TensorFlow's: in float64 on CPUs it was 3 times
+    faster.
 
     Args:
         features, targets: Columns of F and of T.
@@ -51,44 +54,42 @@ class Ridge:
     """
 
     def __init__(self, features: int, targets: int, groups: int = 1):
-        self.rows = 0
-        self._sizes = (features, targets)
-        self._gram = np.zeros((groups, features, features))
-        self._cross = np.zeros((groups, features, targets))
-        self._squares = np.zeros((groups, targets))
-        self._sums = (np.zeros((groups, features)), np.zeros((groups, targets)))
-        self._shifts: tuple[np.ndarray, np.ndarray] | None = None
+        self._sizes = (groups, features, targets)
         self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._sums: _Sums | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of the sums."""
-        return self._gram.nbytes + self._cross.nbytes + self._squares.nbytes
+        groups, features, targets = self._sizes
+        return 8 * groups * (features * features + features * targets + targets)
+
+    @property
+    def _waits(self) -> int:
+        return sum(features.shape[1] for features, _ in self._waiting)
 
     def update(self, features: np.ndarray, targets: np.ndarray) -> None:
         """Add rows: arrays of shape ``(groups, rows, features)`` and ``(groups, rows, targets)``."""
         if not features.shape[1]:
             return
         self._waiting.append((features, targets))
-        if sum(waiting[0].shape[1] for waiting in self._waiting) >= BLOCK_ROWS:
+        if self._waits >= (BLOCK_ROWS if self._sums else max(BLOCK_ROWS, self._sizes[1])):
             self._flush()
 
-    def _flush(self) -> None:
-        if not self._waiting:
-            return
-        f, t = (np.concatenate([waiting[i] for waiting in self._waiting], axis=1, dtype=np.float64) for i in (0, 1))
-        self._waiting = []
-        if self._shifts is None:
-            self._shifts = (f.mean(axis=1), t.mean(axis=1))
-        f -= self._shifts[0][:, None]
-        t -= self._shifts[1][:, None]
-        transposed = f.swapaxes(1, 2)
-        self._gram += transposed @ f
-        self._cross += transposed @ t
-        self._squares += np.einsum("grt,grt->gt", t, t)
-        self._sums[0][:] += f.sum(axis=1)
-        self._sums[1][:] += t.sum(axis=1)
-        self.rows += f.shape[1]
+    def _flush(self) -> _Sums:
+        """Add what waits to the sums, a block at a time."""
+        while self._waiting:
+            block: list[tuple[np.ndarray, np.ndarray]] = []
+            while self._waiting and sum(part[0].shape[1] for part in block) < BLOCK_ROWS:
+                block.append(self._waiting.pop(0))
+            rows = _joined(block, 0), _joined(block, 1)
+            if self._sums is None:
+                self._sums = _Sums(*self._sizes, (rows[0].mean(axis=1), rows[1].mean(axis=1)))
+            self._sums.add(*rows)
+        if self._sums is None:
+            groups, *sizes = self._sizes
+            self._sums = _Sums(*self._sizes, (np.zeros((groups, sizes[0])), np.zeros((groups, sizes[1]))))
+        return self._sums
 
     def exchange(self, total: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
         """Add up with the sums that other processes hold of other rows.
@@ -96,28 +97,10 @@ class Ridge:
         Args:
             total: Sums arrays over all processes, each of which calls it.
         """
-        self._flush()
-        before = self._shifts or (np.zeros_like(self._sums[0]), np.zeros_like(self._sums[1]))
-        # All go over to one shift, the mean of theirs: (f - old) + (old - new) sums to what it would have been.
-        held = float(self.rows > 0)
-        f, t, hosts = total([held * before[0], held * before[1], np.array([held])])
-        shifts = f / max(hosts[0], 1), t / max(hosts[0], 1)
-        (a, b), (sum_f, sum_t) = (held * (old - new) for old, new in zip(before, shifts, strict=True)), self._sums
-        self._gram += sum_f[:, :, None] * a[:, None, :] + a[:, :, None] * sum_f[:, None, :]
-        self._gram += self.rows * a[:, :, None] * a[:, None, :]
-        self._cross += sum_f[:, :, None] * b[:, None, :] + a[:, :, None] * sum_t[:, None, :]
-        self._cross += self.rows * a[:, :, None] * b[:, None, :]
-        self._squares += 2 * sum_t * b + self.rows * b * b
-        sums = sum_f + self.rows * a, sum_t + self.rows * b
-        arrays = [self._gram, self._cross, self._squares, *sums, np.array([float(self.rows)])]
-        self._gram, self._cross, self._squares, sum_f, sum_t, rows = total(arrays)
-        self._sums, self._shifts, self.rows = (sum_f, sum_t), shifts, int(rows[0])
+        self._flush().exchange(total)
 
     def solve(self, ridge: float, dtype: Any = np.float64) -> Solution:
-        """The weights, with ``ridge`` added to the unnormalised centred Gram. Ends the sums.
-
-        In place and a slice of the targets at a time, as the sums of a large
-        layer leave no room for copies of them.
+        """The weights, with ``ridge`` added to the unnormalised centred Gram. Ends the regression.
 
         Args:
             ridge: λ.
@@ -127,51 +110,128 @@ class Ridge:
             ValueError: If no rows came in, or if ``ridge`` is 0 and the
                 features do not determine the weights.
         """
-        self._flush()
-        if self._shifts is None or not self.rows:
+        rows = self._sums.rows if self._sums else self._waits
+        if not rows:
             raise ValueError("expected rows to fit an inverse from, received none; give more samples or larger rows=")
-        f, t = (total / self.rows for total in self._sums)
-        means = self._shifts[0] + f, self._shifts[1] + t
-        squares = np.maximum(self._squares - self.rows * t * t, 0.0)
-        gram = self._gram
-        gram -= self.rows * f[:, :, None] * f[:, None, :]
+        try:
+            if ridge and not self._sums and rows < self._sizes[1]:
+                return self._solve_rows(ridge, dtype)
+            return self._solve_sums(self._flush(), ridge, dtype)
+        except np.linalg.LinAlgError:
+            raise ValueError(
+                f"{self._sizes[1]} features over {rows} rows do not determine an inverse with ridge={ridge}; give a "
+                "larger ridge (the paper's is 1e-3) or more samples"
+            ) from None
+
+    def _solve_rows(self, ridge: float, dtype: Any) -> Solution:
+        """Of fewer rows than features: ``W = Fᵀ (F Fᵀ + ridge)⁻¹ T``, which is the same."""
+        f, t = _joined(self._waiting, 0), _joined(self._waiting, 1)
+        self._waiting = []
+        means = f.mean(axis=1), t.mean(axis=1)
+        f -= means[0][:, None]
+        t -= means[1][:, None]
+        squares = np.einsum("grt,grt->gt", t, t)
+        transposed = f.swapaxes(1, 2)
+        inner = f @ transposed
+        np.einsum("grr->gr", inner)[:] += ridge
+        np.linalg.cholesky(inner)  # refuses what solve() would answer with rounding errors
+        kernel, error = np.empty(self._sizes, dtype), 0.0
+        for part in self._parts():
+            kernel[:, :, part] = transposed @ np.linalg.solve(inner, t[:, :, part])
+            kept = kernel[:, :, part].astype(np.float64, copy=False)
+            error += float(np.square(t[:, :, part] - f @ kept).sum())
+        return _solution(kernel, means, f.shape[1], squares, error)
+
+    def _solve_sums(self, sums: _Sums, ridge: float, dtype: Any) -> Solution:
+        """In place and some targets at a time, as the sums of a large layer leave no room for copies of them."""
+        f, t = sums.features / sums.rows, sums.targets / sums.rows
+        means = sums.shifts[0] + f, sums.shifts[1] + t
+        squares = np.maximum(sums.squares - sums.rows * t * t, 0.0)
+        gram = sums.gram
+        gram -= sums.rows * f[:, :, None] * f[:, None, :]
         diagonal = np.einsum("gff->gf", gram)  # a view
         without = diagonal.copy()
         diagonal += ridge
-        self._check(gram, ridge, means[0])
-        kernel, residual = np.empty(self._cross.shape, dtype), 0.0
-        for low in range(0, kernel.shape[2], SOLVE_COLUMNS):
-            part = slice(low, low + SOLVE_COLUMNS)
-            cross = self._cross[:, :, part]
-            cross -= self.rows * f[:, :, None] * t[:, None, part]
+        self._check(gram, ridge, means[0], sums.rows)
+        kernel, error = np.empty(self._sizes, dtype), float(squares.sum())
+        for part in self._parts():
+            cross = sums.cross[:, :, part]
+            cross -= sums.rows * f[:, :, None] * t[:, None, part]
             diagonal[:] = without + ridge
             kernel[:, :, part] = np.linalg.solve(gram, cross)
             diagonal[:] = without
             kept = kernel[:, :, part].astype(np.float64, copy=False)
-            residual += float(np.einsum("gft,gft->", kept, gram @ kept))
-            residual -= 2.0 * float(np.einsum("gft,gft->", kept, cross))
-        offset = means[1] - np.einsum("gf,gft->gt", means[0], kernel, dtype=np.float64)
-        bias = offset.astype(dtype)
-        error = squares.sum() + residual + self.rows * np.square(offset - bias).sum()
-        count = self.rows * squares.size
-        return Solution(kernel, bias, self.rows, float(max(error, 0.0) / count), float(squares.sum() / count))
+            error += float(np.einsum("gft,gft->", kept, gram @ kept))
+            error -= 2.0 * float(np.einsum("gft,gft->", kept, cross))
+        return _solution(kernel, means, sums.rows, squares, error)
 
-    def _check(self, gram: np.ndarray, ridge: float, means: np.ndarray) -> None:
+    def _parts(self) -> list[slice]:
+        return [slice(low, low + SOLVE_COLUMNS) for low in range(0, self._sizes[2], SOLVE_COLUMNS)]
+
+    def _check(self, gram: np.ndarray, ridge: float, means: np.ndarray, rows: int) -> None:
         """Raise unless the features determine the weights: solve() would answer with rounding errors."""
-        try:
-            pivots = np.square(np.einsum("gff->gf", np.linalg.cholesky(gram)))
-        except np.linalg.LinAlgError:
-            pivots = np.zeros_like(means)
+        pivots = np.square(np.einsum("gff->gf", np.linalg.cholesky(gram)))
         # Without a ridge rounding can also make a pivot of 0 positive: what is left of a feature beside the others
         # must stand out from it.
-        noise: Any = 0.0
-        if not ridge:
-            noise = 10 * gram.shape[1] * _EPSILON * np.einsum("gff->gf", gram) + self.rows * (_EPSILON * means) ** 2
-        if (pivots <= noise).any():
-            raise ValueError(
-                f"{self._sizes[0]} features over {self.rows} rows do not determine an inverse with ridge={ridge}; "
-                "give a larger ridge (the paper's is 1e-3) or more samples"
-            )
+        noise = 10 * gram.shape[1] * _EPSILON * np.einsum("gff->gf", gram) + rows * (_EPSILON * means) ** 2
+        if not ridge and (pivots <= noise).any():
+            raise np.linalg.LinAlgError
+
+
+class _Sums:
+    """What a regression adds up over rows, around shifts near their means."""
+
+    def __init__(self, groups: int, features: int, targets: int, shifts: tuple[np.ndarray, np.ndarray]):
+        self.rows = 0
+        self.shifts = shifts
+        self.gram = np.zeros((groups, features, features))
+        self.cross = np.zeros((groups, features, targets))
+        self.squares = np.zeros((groups, targets))
+        self.features, self.targets = np.zeros((groups, features)), np.zeros((groups, targets))
+
+    def add(self, f: np.ndarray, t: np.ndarray) -> None:
+        """Add rows, float64, in place."""
+        f -= self.shifts[0][:, None]
+        t -= self.shifts[1][:, None]
+        transposed = f.swapaxes(1, 2)
+        self.gram += transposed @ f
+        self.cross += transposed @ t
+        self.squares += np.einsum("grt,grt->gt", t, t)
+        self.features += f.sum(axis=1)
+        self.targets += t.sum(axis=1)
+        self.rows += f.shape[1]
+
+    def exchange(self, total: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
+        """See :meth:`Ridge.exchange`."""
+        # All go over to one shift, the mean of theirs: (f - old) + (old - new) sums to what it would have been.
+        held = float(self.rows > 0)
+        f, t, hosts = total([held * self.shifts[0], held * self.shifts[1], np.array([held])])
+        shifts = f / max(hosts[0], 1), t / max(hosts[0], 1)
+        a, b = (held * (old - new) for old, new in zip(self.shifts, shifts, strict=True))
+        self.gram += self.features[:, :, None] * a[:, None, :] + a[:, :, None] * self.features[:, None, :]
+        self.gram += self.rows * a[:, :, None] * a[:, None, :]
+        self.cross += self.features[:, :, None] * b[:, None, :] + a[:, :, None] * self.targets[:, None, :]
+        self.cross += self.rows * a[:, :, None] * b[:, None, :]
+        self.squares += 2 * self.targets * b + self.rows * b * b
+        sums = self.features + self.rows * a, self.targets + self.rows * b
+        found = total([self.gram, self.cross, self.squares, *sums, np.array([float(self.rows)])])
+        self.gram, self.cross, self.squares, self.features, self.targets, rows = found
+        self.shifts, self.rows = shifts, int(rows[0])
+
+
+def _joined(parts: list[tuple[np.ndarray, np.ndarray]], which: int) -> np.ndarray:
+    return np.concatenate([part[which] for part in parts], axis=1, dtype=np.float64)
+
+
+def _solution(
+    kernel: np.ndarray, means: tuple[np.ndarray, np.ndarray], rows: int, squares: np.ndarray, error: float
+) -> Solution:
+    """With the bias, and the error of the weights as they are kept."""
+    offset = means[1] - np.einsum("gf,gft->gt", means[0], kernel, dtype=np.float64)
+    bias = offset.astype(kernel.dtype)
+    error += rows * float(np.square(offset - bias).sum())
+    count = rows * squares.size
+    return Solution(kernel, bias, rows, max(error, 0.0) / count, float(squares.sum()) / count)
 
 
 class Squares:

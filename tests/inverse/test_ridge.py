@@ -45,6 +45,26 @@ def test_agrees_with_the_normal_equations(ridge, sizes, rng):
         assert close(found.kernel[g], kernel, 1e-10) and close(found.bias[g], bias, 1e-10)
 
 
+@pytest.mark.parametrize("rows", [3, 39, 40, 41, 2 * BLOCK_ROWS])
+def test_few_rows_are_solved_as_they_are_and_many_from_sums(rows, rng, monkeypatch):
+    f, t = data(rng, rows, features=40, targets=6)
+    wanted = [normal_equations(f[g], t[g], 0.5) for g in range(2)]
+    solved = []
+    for name in ("_solve_rows", "_solve_sums"):
+        of = getattr(Ridge, name)
+        monkeypatch.setattr(Ridge, name, lambda *args, n=name, of=of: solved.append(n) or of(*args))
+    for dtype in (np.float64, np.float32):
+        found = streamed(f, t, [rows // 2, rows - rows // 2]).solve(0.5, dtype)
+        assert found.rows == rows and found.kernel.dtype == dtype
+        for g, (kernel, bias) in enumerate(wanted):
+            assert close(found.kernel[g], kernel, 1e-9 if dtype == np.float64 else 1e-6)
+            assert close(found.bias[g], bias, 1e-9 if dtype == np.float64 else 1e-6)
+        guess = f @ found.kernel.astype(float) + found.bias.astype(float)[:, None]
+        assert found.mse == pytest.approx(np.square(t - guess).mean(), rel=1e-6)
+        assert found.variance == pytest.approx(t.var(axis=1).mean(), rel=1e-8)
+    assert set(solved) == {"_solve_rows" if rows < 40 else "_solve_sums"}
+
+
 @pytest.mark.parametrize("mean", [1e3, -1e6])
 def test_nothing_cancels_far_from_zero(mean, rng):
     f, t = data(rng, 5000, mean=mean)
