@@ -374,15 +374,15 @@ def test_a_gate_takes_nothing():
     gate = L.Dense(6, activation="sigmoid")
     model, x, y, (kernel, _, *_, head, _) = behind(lambda y: L.Multiply()([gate(y), y]))
     relevance = wanted_at_head(model, x, y * np.asarray(gate(y.astype("float32")), float), head)
-    with pytest.raises(ValueError, match="give activations='any' to keep relevance at other activations"):
-        DeepTaylor(model)
-    found = DeepTaylor(model, activations="any").analyze(x)
+    found = DeepTaylor(model).analyze(x)  # nothing comes by the sigmoid, which needs no rule
     assert close(found, positive(x.astype(float), kernel.T, relevance), 1e-4)
 
 
 def test_other_activations_keep_relevance_if_they_may():
     model, x, y, (kernel, _, head, _) = behind(L.Activation("softplus"))
     relevance = wanted_at_head(model, x, np.log1p(np.exp(y)), head)
+    with pytest.raises(ValueError, match="give activations='any' to keep relevance at other activations"):
+        DeepTaylor(model)
     found = DeepTaylor(model, activations="any").analyze(x)
     assert close(found, positive(x.astype(float), kernel.T, relevance), 1e-4)
 
