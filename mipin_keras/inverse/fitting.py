@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from ..batches import Batches
 from .checkpoint import Checkpoint
-from .network import InverseNetwork, Seen
+from .network import Begun, InverseNetwork, Seen
 from .plan import Node
 from .replicas import Replicas
 from .ridge import Squares
@@ -158,7 +158,6 @@ class Fitting:
         limit = self.options.rows if inverse.sampled else None
         draws = {c: Draw.of(inverse, limit, 0 if limit is None else self.count(c)) for c in classes}
         sums = {c: inverse.regression() for c in classes}
-        above = {c: self.above(c) for c in classes}
         counts = np.zeros(self.network.graph.units, int)
         rate = max(draw.rate for draw in draws.values())
 
@@ -166,7 +165,7 @@ class Fitting:
             chosen = np.flatnonzero(self.members(batch.seen, c) & (batch.luck < draws[c].rate))
             if not len(chosen):
                 return None
-            part = batch.at(node, c, above[c], chosen)
+            part = batch.at(node, c, self._weights[c], chosen)
             positions = self.samples.positions(number, part.samples, inverse, draws[c].take)
             return inverse.design(part.signal, part.target, positions, part.record)
 
@@ -182,7 +181,6 @@ class Fitting:
         if self.replicas.hosts > 1:
             for c in classes:
                 sums[c].exchange(functools.partial(self.replicas.total, what=f"layer {node.name}, class {c}"))
-        above.clear()
         for c in classes:
             if not self.count(c):
                 raise ValueError(self.empty(c))
@@ -242,15 +240,6 @@ class Fitting:
         """What is fitted of class ``unit`` so far, float32."""
         return self._weights[unit]
 
-    def above(self, unit: int) -> dict[int, Weights]:
-        """What is fitted of class ``unit`` so far, in float64.
-
-        The walk of a fit runs in float64 on the float32 weights that are kept,
-        so that rounding makes no directions of its own for the next
-        regression to divide by.
-        """
-        return tf.nest.map_structure(lambda w: tf.cast(w, tf.float64), self._weights[unit])
-
     def keep(self, node: Node, unit: int, weights: Any, mse: float, variance: float, rows: int) -> None:
         """Note a class' fitted weights for a node, and what they reconstruct."""
         self._weights[unit][node.index] = tuple(tf.constant(w, tf.float32) for w in weights)
@@ -293,10 +282,10 @@ def measure(network: InverseNetwork, batches: Batches, classes: list[int], sampl
             chosen = np.flatnonzero(fitting.members(seen, c))
             if not len(chosen):
                 continue
-            part = seen.rows(chosen)
+            part, begun = seen.rows(chosen), Begun()
             for node in nodes:
                 inverse = network.regression(node)
-                signal = network.descend(part, c, node, network.weights[c])
+                signal = network.descend(part, c, node, network.weights[c], begun, tf.float32)
                 guess = inverse.source(signal, part.records.get(node.index, ()), network.weights[c][node.index])
                 target = part.targets[node.index]
                 totals[node.index, c].update(target.numpy(), inverse.reconstruction(guess).numpy())

@@ -186,14 +186,21 @@ class InverseNetwork:
         return logit if self.scalar else logit * tf.one_hot(unit, self.graph.units, dtype=dtype)
 
     def descend(
-        self, seen: Seen, unit: int, upto: Node, weights: dict[int, Weights], begun: Begun | None = None
+        self,
+        seen: Seen,
+        unit: int,
+        upto: Node,
+        weights: dict[int, Weights],
+        begun: Begun | None = None,
+        dtype: Any = tf.float64,
     ) -> Any:
         """What ``upto`` takes: the source signal at its output, or a tuple of those that meet there.
 
-        In the dtype of ``weights``, float64 if there are none. With ``begun``
-        it goes on from there, and leaves there how far it came.
+        With ``begun`` it goes on from there, and leaves there how far it came.
+        The walk of a fit runs in float64 on the float32 weights that are kept,
+        so that rounding makes no directions of its own for the next
+        regression to divide by.
         """
-        dtype = next((w[0].dtype for w in weights.values()), tf.float64)
         # What is kept stops at each learned node, so that a fit that is taken up again stops at the same ones.
         ends = range(PIECE, len(self.nodes), PIECE) if begun is None else [self._places[n.index] for n in self.learned]
         begun = Begun() if begun is None else begun
@@ -267,7 +274,8 @@ class InverseNetwork:
                 kept[node.output] = arrived
             apply = node.inverse.attribution if linear else node.inverse.source
             taken: Any = arrived[0] if node.step is not None else tuple(arrived)
-            result: Any = apply(taken, records.get(node.index, ()), weights.get(node.index, ()))
+            own = tuple(tf.cast(w, arrived[0].dtype) for w in weights.get(node.index, ()))
+            result: Any = apply(taken, records.get(node.index, ()), own)
             parts = result if node.inverse.merges else (result,)
             for number, part in zip(node.inputs, parts, strict=True):
                 if number is not None:

@@ -29,7 +29,6 @@ def train(fitting: Fitting, node: Node, inverse: LearnedInverse, classes: list[i
     """
     network, options = fitting.network, fitting.options
     models = {c: _Trainee(inverse, options.seed + 1000003 * c) for c in classes}
-    above = {c: fitting.fitted(c) for c in classes}
 
     def each_batch() -> Any:
         for x in fitting.passing():
@@ -38,8 +37,8 @@ def train(fitting: Fitting, node: Node, inverse: LearnedInverse, classes: list[i
                 chosen = np.flatnonzero(fitting.members(seen, c))
                 if len(chosen):
                     part = seen.rows(chosen)
-                    signal = network.descend(part, c, node, above[c])  # float64 where nothing is fitted above
-                    yield c, tf.cast(signal, tf.float32), tf.cast(part.targets[node.index], tf.float32)
+                    signal = network.descend(part, c, node, fitting.fitted(c), dtype=tf.float32)
+                    yield c, signal, tf.cast(part.targets[node.index], tf.float32)
 
     for epoch in range(options.epochs):
         losses = [float(models[c].fit(signal, x)) for c, signal, x in each_batch()]

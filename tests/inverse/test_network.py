@@ -163,10 +163,10 @@ def test_look_keeps_what_was_asked_for():
     )
 
 
-def filled(network, unit, dtype=tf.float32):
+def filled(network, unit):
     """Weights of one class, all 0.1."""
     network.weights[unit] = {
-        node.index: tuple(tf.fill(shape, tf.constant(0.1, dtype)) for shape in network.regression(node).weight_shapes)
+        node.index: tuple(tf.fill(shape, 0.1) for shape in network.regression(node).weight_shapes)
         for node in network.learned
     }
     return network.weights[unit]
@@ -213,9 +213,11 @@ def test_the_fits_walk_is_in_float64_and_the_analysis_in_float32():
     graph = ModelGraph(mlp())
     network = InverseNetwork(graph, graph.input)
     seen = network.look(samples((12,), 3))
-    assert network.descend(seen, 1, network.nodes[-1], filled(network, 1, tf.float64)).dtype == tf.float64
-    assert network.descend(seen, 1, network.nodes[0], {}).dtype == tf.float64
-    filled(network, 1)
+    weights = filled(network, 1)
+    for dtype in (tf.float64, tf.float32):
+        for node in (network.nodes[0], network.nodes[-1]):
+            assert network.descend(seen, 1, node, weights, dtype=dtype).dtype == dtype
+    assert network.descend(seen, 1, network.nodes[-1], weights).dtype == tf.float64
     for found in (network.source(seen, 1), network.attribution(seen, 1, np.ones(3))):
         assert found[network.start].dtype == tf.float32
 
