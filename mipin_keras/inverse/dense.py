@@ -13,6 +13,14 @@ from .ridge import Ridge
 from .rules import LearnedInverse, Record, Weights, register_inverse
 
 
+def multiplied(signal: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
+    """``signal @ kernel`` over the last axis, ``(n, ..., channels)`` of known sizes but n; traced at once."""
+    if signal.shape.rank == 2:
+        return tf.matmul(signal, kernel)
+    found = tf.matmul(tf.reshape(signal, [-1, signal.shape[-1]]), kernel)
+    return tf.reshape(found, [-1, *signal.shape[1:-1], kernel.shape[-1]])
+
+
 def rows_at(tensor: tf.Tensor, positions: np.ndarray | None, channels: int) -> np.ndarray:
     """``(n, ..., channels)`` as rows ``(n r, channels)``: all positions, or some of each sample."""
     flat = tf.reshape(tensor, (tensor.shape[0], -1, channels))
@@ -47,9 +55,7 @@ class DenseInverse(LearnedInverse):
         return kernel[0], bias[0]
 
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        if signal.shape.rank == 2:
-            return tf.matmul(signal, weights[0])
-        return tf.tensordot(signal, weights[0], axes=[[-1], [0]])
+        return multiplied(signal, weights[0])
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return self.attribution(signal, record, weights) + weights[1]

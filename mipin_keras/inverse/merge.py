@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..graph import Step
-from .dense import PerChannel, rows_at
+from .dense import PerChannel, multiplied, rows_at
 from .ridge import Ridge
 from .rules import Inverse, LearnedInverse, Record, Weights, register_merge
 
@@ -93,7 +93,7 @@ class SumInverse(_Merge, LearnedInverse):
     def _shared(self, signal: tf.Tensor, kernel: tf.Tensor | None, bias: tf.Tensor | None) -> tuple[tf.Tensor, ...]:
         parts: list[tf.Tensor] = []
         if kernel is not None:
-            joint = tf.tensordot(signal, kernel, axes=[[-1], [0]])
+            joint = multiplied(signal, kernel)
             parts = tf.split(joint if bias is None else joint + bias, len(self.numbers) - 1, axis=-1)
         rest = signal
         for factor, part in zip(self.factors, parts, strict=False):
@@ -230,10 +230,8 @@ class FanOutInverse(LearnedInverse):
         return weights, bias.reshape(channels)
 
     def attribution(self, signal: Any, record: Record, weights: Weights) -> tf.Tensor:
-        parts = enumerate(signal)
-        if self.full:
-            return tf.add_n([tf.tensordot(part, weights[0][k], axes=[[-1], [0]]) for k, part in parts])
-        return tf.add_n([part * weights[0][k] for k, part in parts])
+        pairs = zip(signal, tf.unstack(weights[0], self.count), strict=True)
+        return tf.add_n([multiplied(part, w) if self.full else part * w for part, w in pairs])
 
     def source(self, signal: Any, record: Record, weights: Weights) -> tf.Tensor:
         return self.attribution(signal, record, weights) + weights[1]

@@ -274,7 +274,8 @@ class InverseNetwork:
                 kept[node.output] = arrived
             apply = node.inverse.attribution if linear else node.inverse.source
             taken: Any = arrived[0] if node.step is not None else tuple(arrived)
-            own = tuple(tf.cast(w, arrived[0].dtype) for w in weights.get(node.index, ()))
+            dtype = arrived[0].dtype
+            own = tuple(w if w.dtype == dtype else tf.cast(w, dtype) for w in weights.get(node.index, ()))
             result: Any = apply(taken, records.get(node.index, ()), own)
             parts = result if node.inverse.merges else (result,)
             for number, part in zip(node.inputs, parts, strict=True):
