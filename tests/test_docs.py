@@ -8,10 +8,15 @@ import re
 import subprocess
 import sys
 
+import keras
 import pytest
+
+from docs import make_layers
 
 ROOT = pathlib.Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
+LAYERS = make_layers.PAGE.read_text(encoding="utf-8")
+OF_THE_PAGE = f"with Keras {keras.__version__.rpartition('.')[0]})" in LAYERS
 
 # Runs [line, code] after [line, code] in one namespace; the last line that it prints is what each of them printed.
 RUNNER = """
@@ -61,6 +66,28 @@ def test_the_page_on_innvestigate_prints_what_it_says(tmp_path):
     assert len(blocks) > 12
     for (line, _, said), found in zip(blocks, printed, strict=True):
         assert found == said, f"the block after line {line}"
+
+
+def rows_of(text):
+    """Of a page's tables of layers: the cells of each by its name, whatever names share a line."""
+    lines = re.findall(r"^\| (.*?) \| (.*) \|$", text.partition("\n## Layers with weights\n")[2], re.MULTILINE)
+    return {name: cells for names, cells in lines for name in re.split(r", (?=[`A-Z])", names)}
+
+
+@pytest.mark.medium
+def test_the_page_on_layers_is_what_the_tables_say():
+    found, shown = rows_of(f"\n{make_layers.page()}"), rows_of(LAYERS)
+    # Other versions of Keras have other layers, but the same rows for those that both have.
+    assert found == (shown if OF_THE_PAGE else {name: cells for name, cells in shown.items() if name in found})
+    assert len(found) > 100 and all(cells.count(" | ") == 5 for cells in found.values())
+
+
+@pytest.mark.skipif(not OF_THE_PAGE, reason="the page is of another version of Keras")
+def test_the_page_on_layers_has_them_all():
+    shown = {"Activation", *make_layers.WITHOUT_A_ROW, *(name.split(" ")[0] for name in rows_of(LAYERS))}
+    layers = {name: kind for name, kind in vars(keras.layers).items() if isinstance(kind, type)}
+    named = {kind for name, kind in layers.items() if name in shown}
+    assert not [name for name, kind in layers.items() if issubclass(kind, keras.layers.Layer) and kind not in named]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

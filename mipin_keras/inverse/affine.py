@@ -53,7 +53,7 @@ class AffineInverse(Inverse):
 
 @register_inverse(keras.layers.Rescaling)
 class RescalingInverse(AffineInverse):
-    """For ``scale x + offset``."""
+    """``x = (s - offset) / scale``."""
 
     def affine(self) -> tuple[Any, Any]:
         return self.layer.scale, self.layer.offset
@@ -61,7 +61,7 @@ class RescalingInverse(AffineInverse):
 
 @register_inverse(keras.layers.Normalization)
 class FixedNormalizationInverse(AffineInverse):
-    """For ``(x - mean) / sqrt(variance)`` with the mean and variance of the training data, or its inverse."""
+    """``x = s sqrt(variance) + mean``, with those of the training data; with ``invert=True`` the other way round."""
 
     def affine(self) -> tuple[Any, Any]:
         mean = np.asarray(self.layer.mean, np.float64)
@@ -72,7 +72,7 @@ class FixedNormalizationInverse(AffineInverse):
 
 @inverts_operations("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Negative")
 class ArithmeticInverse(AffineInverse):
-    """For ``keras.ops`` of one tensor and a constant.
+    """The arithmetic with a constant undone.
 
     What the operation makes of 0 and of 1, in float64, shows both numbers,
     whichever side the constant stands on.

@@ -99,7 +99,7 @@ class ConvInverse(_Windowed):
 
 @register_inverse(*kernels.DEPTHWISE)
 class DepthwiseConvInverse(ConvInverse):
-    """The same with every channel a group of its own, read from the signals that it made."""
+    """As a convolution, every channel a group of its own: it is read from the signals that it made."""
 
     def _groups(self) -> int:
         return self.input_shape[-1]

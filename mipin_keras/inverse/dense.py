@@ -96,7 +96,7 @@ class PerChannel(LearnedInverse):
 
 @register_inverse(keras.layers.BatchNormalization)
 class ChannelInverse(PerChannel):
-    """:class:`PerChannel` for affine per-channel layers.
+    """``x_i = w_i s_i + b_i``, one ridge regression a channel.
 
     Where the layer works on several axes, the last ones, one for each of their elements.
     """

@@ -41,7 +41,7 @@ class NormalizationInverse(ChannelInverse):
 
 @register_inverse(_L.LayerNormalization)
 class LayerNormalizationInverse(NormalizationInverse):
-    """For ``gamma (x - mean) / sigma + beta``, the mean and sigma those of a position or a sample."""
+    """A ridge regression a channel on ``sigma (s - beta)``, the sigma recorded: that of a position or a sample."""
 
     def divisor(self, x: tf.Tensor) -> tf.Tensor:
         return tf.sqrt(tf.math.reduce_variance(x, self.layer.axis, keepdims=True) + self.layer.epsilon)
@@ -49,7 +49,7 @@ class LayerNormalizationInverse(NormalizationInverse):
 
 @register_inverse(_L.GroupNormalization)
 class GroupNormalizationInverse(NormalizationInverse):
-    """The same with the mean and sigma of a group of channels over all positions."""
+    """A ridge regression a channel on ``sigma (s - beta)``, the sigma recorded: that of a group of channels."""
 
     def divisor(self, x: tf.Tensor) -> tf.Tensor:
         channels, groups = self.input_shape[-1], self.layer.groups
@@ -61,14 +61,14 @@ class GroupNormalizationInverse(NormalizationInverse):
 
 @register_inverse(_L.UnitNormalization)
 class UnitNormalizationInverse(NormalizationInverse):
-    """For ``x`` divided by its length."""
+    """A ridge regression a channel on ``sigma s``, sigma the recorded length."""
 
     def divisor(self, x: tf.Tensor) -> tf.Tensor:
         return tf.sqrt(tf.reduce_sum(tf.square(x), self.layer.axis, keepdims=True))
 
 
 class RMSNormalizationInverse(NormalizationInverse):
-    """For ``x`` divided by the root of its mean square."""
+    """A ridge regression a channel on ``sigma s``, sigma the recorded root of the mean square."""
 
     def divisor(self, x: tf.Tensor) -> tf.Tensor:
         return tf.sqrt(tf.reduce_mean(tf.square(x), self.layer.axis, keepdims=True) + self.layer.epsilon)

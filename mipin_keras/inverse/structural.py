@@ -50,7 +50,7 @@ class ActivationInverse(Inverse):
     _L.AlphaDropout, _L.GaussianDropout, _L.GaussianNoise, _L.ActivityRegularization, _L.Identity,
 )  # fmt: skip
 class IdentityInverse(Inverse):
-    """For what does nothing at inference."""
+    """As it is: the layer does nothing at inference."""
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return signal
@@ -121,7 +121,7 @@ class ZeroPaddingInverse(Inverse):
 
 @inverts_operations("Pad")
 class PadInverse(ZeroPaddingInverse):
-    """The same for ``keras.ops.pad`` with a constant, on any axis but the batch's."""
+    """The padding cut off, of ``keras.ops.pad`` with a constant on any axis but the batch's."""
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
@@ -156,7 +156,7 @@ class CroppingInverse(Inverse):
 
 @register_inverse(_L.CenterCrop)
 class CenterCropInverse(CroppingInverse):
-    """The same around the centre."""
+    """Zeros around the centre, where the layer cut off."""
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
