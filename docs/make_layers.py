@@ -80,7 +80,7 @@ LAYERS = {
     """,
     "Other preprocessing": """
         AutoContrast()(picture); ContrastLimitedAdaptiveHistogramEqualization()(picture)
-        Masking()(series); Discretization([0.0, 1.0], output_mode="multi_hot")(flat)
+        Masking()(series); Discretization([0.0, 1.0])(flat)
         MelSpectrogram(4, 4, 2)(flat); STFTSpectrogram("log", 4, 2, 4)(series)
     """,
     "Recurrence, attention, wrappers": """
