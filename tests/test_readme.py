@@ -4,6 +4,7 @@ import inspect
 import pathlib
 import re
 
+import numpy as np
 import pytest
 
 import mipin_keras
@@ -22,13 +23,16 @@ def own_inverses(monkeypatch):
 def test_its_python_runs(tmp_path, monkeypatch, rng, own_inverses):
     monkeypatch.chdir(tmp_path)
     x = rng.random((30, 7, 6, 1)).astype("float32")
+    np.save("images.npy", x[:25])
     names = {"model": cnn((7, 6, 1)), "x_train": x[:25], "x": x[25:]}
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
-    assert len(blocks) >= 4
+    assert len(blocks) >= 6
     for block in blocks:
         exec(compile(block, "README.md", "exec"), names)
     assert (tmp_path / "mipin.png").is_file()
     assert names["attribution"].shape == names["again"].analyze(names["x"]).shape
+    assert names["heat"].shape == (5, 7, 6) and names["of_class_2"].shape == (7, 6, 1)
+    assert sorted(names["some"].network.weights) == [0, 2]
 
 
 def test_it_has_every_option_with_its_default():
