@@ -7,7 +7,7 @@ from matplotlib.image import imread
 
 pytest.importorskip("sklearn", reason="the examples take their digits from scikit-learn")
 
-from examples import demo, explain_a_model, own_layer  # noqa: E402
+from examples import demo, explain_a_model, own_layer, residual_network  # noqa: E402
 
 
 def test_explain_a_model(tmp_path, capsys):
@@ -23,6 +23,16 @@ def test_own_layer():
     assert found.samples == 297
     # The standardized network keeps the logit about as well as one without the layer would.
     assert 0 < found.apc < 50
+
+
+@pytest.mark.medium
+def test_residual_network(tmp_path, capsys):
+    maps = residual_network.main(tmp_path, epochs=1, samples=60, verbose=1)
+    assert all(found.shape == (10, 8, 8) and found.any() for found in maps.values()) and len(maps) == 2
+    assert imread(tmp_path / "residual_network.png").ndim == 3 and "going on" not in capsys.readouterr().out
+    again = residual_network.main(tmp_path, epochs=1, samples=60, verbose=1)  # all is learned already
+    assert "going on from" in capsys.readouterr().out
+    assert all(np.array_equal(again[name], found) for name, found in maps.items())
 
 
 def small_mlp():
