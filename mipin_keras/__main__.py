@@ -20,6 +20,7 @@ from . import NotFittedError, __version__, analyzers, catalogue, options_of
 from .baselines.innvestigate import PREFIX
 from .explain import explain
 from .pixels import COLORMAPS
+from .reduction import REDUCTIONS
 
 # What can go wrong without a mistake of ours: said in one line, without a traceback.
 EXPECTED = (OSError, ValueError, TypeError, ImportError, NotFittedError)
@@ -87,6 +88,11 @@ def _add_explain(commands: Any) -> None:
     data.add_argument("--fit", type=pathlib.Path, metavar="FIT.npz", help="inputs to fit from, for methods that learn")
     data.add_argument("--load-fit", type=pathlib.Path, metavar="FILE", help="a fit saved before, instead of --fit")
     data.add_argument("--save-fit", type=pathlib.Path, metavar="FILE", help="save the fit for --load-fit")
+    data.add_argument(
+        "--checkpoint", type=pathlib.Path, metavar="DIR",
+        help="write what is learned there layer by layer; the same command again goes on from it",
+    )  # fmt: skip
+    data.add_argument("--memory", type=float, metavar="GIB", help="memory of a fit of many neurons (default: 2)")
     names = "default: the only array, or the one named x, X, x_train or X_train"
     data.add_argument("--fit-key", metavar="NAME", help=f"which array of FIT.npz ({names})")
     names = "default: the only array, or the one named x, X, x_test or X_test"
@@ -104,6 +110,7 @@ def _add_explain(commands: Any) -> None:
     )
     method.add_argument("--samples", choices=("all", "class"), help="fit a class from all samples, or from its own")
     method.add_argument("--input-layer", metavar="NAME", help="explain down to this layer's output, not to the pixels")
+    method.add_argument("--reduce", choices=REDUCTIONS, help="one value a pixel from the channels, in the input's size")
     method.add_argument("--output-layer", metavar="NAME", help="explain this layer's output instead of the model's")
     method.add_argument("--ridge", type=float, metavar="LAMBDA", help="strength of the ridge penalty")
     method.add_argument(

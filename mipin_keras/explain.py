@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import inspect
 import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
@@ -55,6 +56,10 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
     for flag, value in (("--fit", args.fit), ("--save-fit", args.save_fit), ("--fit-key", args.fit_key)):
         if analyzer.fitted and args.load_fit is None and value is not None:
             raise ValueError(f"{analyzer.name!r} needs no fit: leave out {flag}")
+    for name in _fit_options(args).keys() - inspect.signature(analyzer.fit).parameters.keys():
+        raise ValueError(f"the fit of {analyzer.name!r} has no {name}: leave out --{name}")
+    if args.reduce is not None:
+        analyzer._check_reducible()
     with _about(f"--explain {label}"):
         logits = analyzer.logits(x, batch_size=args.batch_size)
     shares = analyzer.select(logits, args.neuron)
@@ -65,13 +70,14 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
     if args.verbose:
         print(f"mipin: explaining {len(x)} samples of {label}", flush=True)
 
-    found = {"attribution": analyzer.analyze(x, args.neuron, batch_size=args.batch_size)}
+    found = {"attribution": analyzer.analyze(x, args.neuron, batch_size=args.batch_size, reduce=args.reduce)}
     found |= {"neuron": neurons, "logits": logits}
     if hasattr(analyzer, "source_signal"):
         found["source_signal"] = analyzer.source_signal(x, args.neuron, batch_size=args.batch_size)
         if analyzer.options.get("input_layer") is None:  # else it is no input of the model
             found["source_logits"] = analyzer.logits(found["source_signal"], batch_size=args.batch_size)
-    about = {"mipin_keras": __version__, "method": analyzer.name, "model": args.model.name, "options": analyzer.options}
+    about = {"mipin_keras": __version__, "method": analyzer.name, "model": args.model.name}
+    about |= {"options": analyzer.options, "reduce": args.reduce}
     write_npz(args.out / "attributions.npz", found | {"about": np.array(json.dumps(about))})
     print(f"mipin: completeness: {_completeness(found)}")
     print(f"mipin: wrote {args.out / 'attributions.npz'}", flush=True)
@@ -89,13 +95,19 @@ def _analyzer(
         own = {key: value for key, value in own.items() if key in options_of(method)}
         chosen = {} if classes is None else {"classes": classes}
         return create_analyzer(method, model, **(own | chosen | options))
-    for flag, value in (("--classes", args.classes), ("--save-fit", args.save_fit), ("--fit-key", args.fit_key)):
+    fit_only = {"--classes": args.classes, "--save-fit": args.save_fit, "--fit-key": args.fit_key}
+    for flag, value in (fit_only | {f"--{name}": value for name, value in _fit_options(args).items()}).items():
         if value is not None:
             raise ValueError(f"{flag} is for a new fit: leave it out beside --load-fit, or give --fit")
     analyzer = load_analyzer(args.load_fit, model, neuron_selection_mode=mode, **options)
     if args.method not in (None, analyzer.name):
         raise ValueError(f"{args.load_fit} is a fit of {analyzer.name!r}, not of --method {args.method}")
     return analyzer
+
+
+def _fit_options(args: argparse.Namespace) -> dict[str, Any]:
+    """Those of the fit that the user has given."""
+    return {name: getattr(args, name) for name in ("memory", "checkpoint") if getattr(args, name) is not None}
 
 
 def _fitted(args: argparse.Namespace, options: dict[str, Any], analyzer: Analyzer, explained: list[int]) -> Analyzer:
@@ -113,7 +125,7 @@ def _fitted(args: argparse.Namespace, options: dict[str, Any], analyzer: Analyze
         )
     if args.verbose:
         print(f"mipin: fitting {analyzer.name!r} to {len(data)} samples of {label}", flush=True)
-    analyzer.fit(data, batch_size=args.batch_size)
+    analyzer.fit(data, batch_size=args.batch_size, **_fit_options(args))
     if args.save_fit is not None:
         print(f"mipin: saved the fit as {analyzer.save(args.save_fit)}", flush=True)
     return analyzer

@@ -92,6 +92,10 @@ def test_data_that_does_not_fit_the_model(run, tmp_path):
         (["--max-pictures", "-1"], ["--max-pictures"]),
         (["--cmap", "jet"], ["jet", "PuOr_r"]),
         (["--samples", "some"], ["some", "class"]),
+        (["--reduce", "median"], ["median", "relu_mean"]),
+        (["--reduce", "mean", "--input-layer", "flatten"], ["reduce=", "(batch, 12)"]),
+        (["--memory", "-1"], ["memory", "-1"]),
+        (["--memory", "1", "--method", "pattern.net"], ["'pattern.net' has no memory", "--memory"]),
         (["--nonsense"], ["--nonsense", "--help"]),
         (["--load-fit", "x.npz"], ["one of --fit", "--load-fit"]),
     ],
@@ -105,7 +109,9 @@ def test_neither_fit_nor_load_fit(run):
     assert refused(run(fit=None), "--fit", "--load-fit")
 
 
-@pytest.mark.parametrize("flags", [["--classes", "0"], ["--save-fit", "f.npz"], ["--fit-key", "x"]])
+@pytest.mark.parametrize(
+    "flags", [["--classes", "0"], ["--save-fit", "f.npz"], ["--fit-key", "x"], ["--memory", "1"], ["--checkpoint", "d"]]
+)
 def test_what_a_loaded_fit_leaves_no_choice_of(run, tmp_path, flags):
     run("--save-fit", tmp_path / "fit.npz")
     assert refused(run("--load-fit", tmp_path / "fit.npz", *flags, fit=None), flags[0])

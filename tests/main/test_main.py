@@ -84,6 +84,27 @@ def test_each_option_is_that_of_the_library(run, files, flags):
     assert found["attribution"].shape != attribution.shape or not np.allclose(found["attribution"], attribution)
 
 
+def test_reduced_to_pixels(run, files, tmp_path):
+    status, _, err, found = run("--input-layer", "pool", "--reduce", "relu_mean")
+    assert (status, err) == (0, "")
+    analyzer, x = library(files, input_layer="pool")
+    close(found["attribution"], analyzer.analyze(x, reduce="relu_mean"))
+    assert found["attribution"].shape == (10, 7, 6) and found["source_signal"].shape == (10, 2, 2, 3)
+    assert json.loads(str(found["about"]))["reduce"] == "relu_mean"
+    assert (tmp_path / "out" / "00000.png").is_file()
+
+
+def test_a_fit_goes_on_from_its_checkpoint(run, tmp_path):
+    flags = ["--checkpoint", tmp_path / "kept", "--memory", 0.5]
+    _, out, _, first = run(*flags)
+    assert "going on" not in out
+    status, out, _, again = run(*flags)
+    assert status == 0 and "going on from" in out
+    assert np.array_equal(first["attribution"], again["attribution"])
+    status, _, err, _ = run(*flags, "--ridge", 0.5)
+    assert status == 2 and "ridge" in err
+
+
 def test_an_output_layer(run, files):
     status, _, _, found = run("--output-layer", "dense1", "--classes", "0,1", "--neuron", 0, "--verbose", 0,
                               model="flat.keras", fit="flat.npy", explain="flat.npy")  # fmt: skip
