@@ -79,4 +79,4 @@ $(LINT_STAMP): $(STAMP)
 clean:
 	@$(remove_venv)
 	rm -rf demo_output build dist mipin_keras.egg-info .pytest_cache .ruff_cache .mypy_cache
-	find mipin_keras tests examples benchmarks reproduce_paper -name __pycache__ -type d -prune -exec rm -rf {} + 2> /dev/null || true
+	find mipin_keras tests docs examples benchmarks reproduce_paper -name __pycache__ -type d -prune -exec rm -rf {} + 2> /dev/null || true

@@ -269,5 +269,6 @@ def page() -> str:
 
 if __name__ == "__main__":
     above, _, _ = PAGE.read_text(encoding="utf-8").partition(f"## {next(iter(LAYERS))}\n")
+    above = re.sub(r"with Keras [\d.]+\)", f"with Keras {keras.__version__.rpartition('.')[0]})", above)
     PAGE.write_text(above + page(), encoding="utf-8")
     print(f"wrote {PAGE}")
