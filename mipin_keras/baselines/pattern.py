@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kernels, kinds, parts, walk
+from .. import kernels, kinds, parts, selection, walk
 from ..analyzer import NotFittedError
 from ..checks import one_of
 from ..graph import Step
@@ -20,6 +20,9 @@ from .patterns import Neurons
 from .rules import applied
 
 PATTERN_TYPES = ("relu", "linear", "relu.negative")
+# The signals of a layer's neurons have much in common, and add up: a layer of VGG19 makes its input's 2^8 times as
+# large, and the whole more than float32's 2^127. A walk that comes near that is damped.
+OCTAVES = 100
 
 
 class PatternNet(backward.BackwardAnalyzer):
@@ -36,6 +39,10 @@ class PatternNet(backward.BackwardAnalyzer):
     pattern 1 / w, 0 where w is 0; in a layer or group normalisation w is the
     factor that the sample's own statistics make. Through a gate, as through a
     ReLU, the signal is pulled as the gradient is; the gate itself gets none.
+
+    A map is a direction. In a deep network it may grow beyond float32: then
+    the signal at each tensor is taken 2^octaves times smaller, alike for all
+    samples.
 
     Args:
         model, neuron_selection_mode, output_layer, input_layer: See
@@ -56,6 +63,8 @@ class PatternNet(backward.BackwardAnalyzer):
         patterns: After a fit, by the index of the step in ``graph.steps``:
             float32 of the kernel's shape; of a sum, ``(different tensors,
             channels)``.
+        octaves: How much smaller, by the tensor's number, as the fit found it
+            on its first batch; empty where nothing comes near float32's end.
     """
 
     name = "pattern.net"
@@ -76,10 +85,12 @@ class PatternNet(backward.BackwardAnalyzer):
         self.pattern_type, self.activations, self.verbose = pattern_type, activations, verbose
         self.options |= {"pattern_type": pattern_type, "activations": activations, "verbose": verbose}
         self.patterns: dict[int, np.ndarray] = {}
+        self.octaves: dict[int, int] = {}
         self._prepare()
         self.learned = [step for step in self.steps if kinds.kind_of(step) in patterns.LEARNED]
         if not any(step.linear for step in self.steps):
             raise ValueError(f"{self.name!r} is for models with Dense layers or convolutions, and this one has none")
+        self.rules = {index: self._damped(rule) for index, rule in self.rules.items()}
 
     @functools.cached_property
     def gates(self) -> dict[int, int]:
@@ -103,6 +114,19 @@ class PatternNet(backward.BackwardAnalyzer):
     def advice(self, unknown: list[Step]) -> str:
         others = self.activations == "relu" and any(kinds.kind_of(step) == kinds.ACTIVATION for step in unknown)
         return "give activations='any' to take the gradient of other activations than ReLU; " if others else ""
+
+    def _damped(self, rule: backward.Rule) -> backward.Rule:
+        """As ``rule``; what meets at a tensor has been damped alike, whichever way it came."""
+
+        def damped(step: Step, seen: Pass, signal: tf.Tensor) -> Any:
+            arrived = rule(step, seen, signal)
+            if not self.octaves:
+                return arrived
+            parts = arrived if isinstance(arrived, tuple) else (arrived,)
+            octaves = [self.octaves[step.output] - self.octaves[number] for number in dict.fromkeys(step.inputs)]
+            return tuple(part * 2.0**octave for part, octave in zip(parts, octaves, strict=True))
+
+        return damped
 
     def direction(self, kernel: tf.Tensor, pattern: tf.Tensor) -> tf.Tensor:
         """What stands for a kernel on the way back."""
@@ -153,6 +177,7 @@ class PatternNet(backward.BackwardAnalyzer):
             print(f"{self.name}: the patterns of {len(self.learned)} layers", flush=True)
         for i, x in enumerate(batches):
             if i == 0:
+                first = x
                 zeros = {step.index: np.zeros(step.output_shape[-1], np.float32) for step in self.learned}
                 shifts = {
                     index: (y.sum(axis=0) / count.sum(axis=0)).astype(np.float32)
@@ -170,11 +195,37 @@ class PatternNet(backward.BackwardAnalyzer):
             learned[step.index] = sums[step.index].pattern(kernel, shifts[step.index])
             if not np.isfinite(learned[step.index]).all():
                 raise ValueError(f"layer {step} has NaN or infinite activations on this data: look at its weights")
-        self._take(learned)
+        before = self.patterns, self.octaves
+        try:
+            self._take(learned, {})
+            self._take(learned, self._measured(first))
+        except BaseException:
+            self._take(*before)
+            raise
         return self
 
-    def _take(self, found: dict[int, np.ndarray]) -> None:
-        self.patterns = found
+    def _measured(self, x: np.ndarray) -> dict[int, int]:
+        """The octaves of each tensor's largest signal on ``x``, if some come near float32's end; else nothing."""
+        tensors, seen = walk.passes(self.graph, tf.convert_to_tensor(x), self.steps)
+        logits = tf.cast(tensors[self.graph.output], tf.float32)
+        octaves = {self.graph.output: 0}
+
+        def measure(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+            arrived = self.rules[step.index](step, seen, signal)
+            parts = arrived if isinstance(arrived, tuple) else (arrived,)
+            found = []
+            for number, part in zip(dict.fromkeys(step.inputs), parts, strict=True):
+                _, octave = np.frexp(float(tf.reduce_max(tf.abs(part))))
+                # What arrives first at a tensor says how large its signal is taken to be.
+                octaves.setdefault(number, octaves[step.output] + int(octave))
+                found.append(part * 2.0 ** (octaves[step.output] - octaves[number]))
+            return tuple(found)
+
+        walk.backward(self.graph, self.steps, seen, self.head(logits, selection.largest(logits)), measure)
+        return octaves if max(octaves.values()) > OCTAVES else {}
+
+    def _take(self, found: dict[int, np.ndarray], octaves: dict[int, int]) -> None:
+        self.patterns, self.octaves = found, octaves
         self._traces.clear()  # they hold the patterns of the fit before
 
     def _statistics(self, x: np.ndarray, shifts: dict[int, np.ndarray]) -> dict[int, list[np.ndarray]]:
@@ -226,7 +277,13 @@ class PatternNet(backward.BackwardAnalyzer):
 
     def _explain(self, x: np.ndarray, neuron_selection: Any, numbers: tuple[int, ...]) -> list[np.ndarray]:
         self._need_fit()
-        return super()._explain(x, neuron_selection, numbers)
+        found = super()._explain(x, neuron_selection, numbers)
+        if not all(np.isfinite(one).all() for one in found):
+            raise ValueError(
+                "the patterns carry the signal of these samples beyond the range of float32, and not that of the first "
+                "batch of the fit; fit on samples like these"
+            )
+        return found
 
     def _need_fit(self) -> None:
         if not self.fitted:
@@ -236,7 +293,8 @@ class PatternNet(backward.BackwardAnalyzer):
 
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         self._need_fit()
-        return {f"pattern/{index}": pattern for index, pattern in self.patterns.items()}, {}
+        octaves = {str(number): octave for number, octave in self.octaves.items()}
+        return {f"pattern/{index}": pattern for index, pattern in self.patterns.items()}, {"octaves": octaves}
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
         taken = {}
@@ -245,7 +303,7 @@ class PatternNet(backward.BackwardAnalyzer):
             if found.shape != wanted:
                 raise ValueError(f"the pattern of {step} has shape {found.shape}, expected {wanted}")
             taken[step.index] = found
-        self._take(taken)
+        self._take(taken, {int(number): octave for number, octave in about.get("octaves", {}).items()})
 
 
 class PatternAttribution(PatternNet):

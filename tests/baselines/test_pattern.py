@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 
 from mipin_keras import NotFittedError, create_analyzer, load_analyzer
-from tests.networks import close, cnn, mlp, samples, with_weights
+from tests.networks import close, cnn, mlp, residual, samples, with_weights
 from tests.reference import axis_windows, pool, transposed_design, unpool_max
 
 L = keras.layers
@@ -736,3 +736,54 @@ def test_a_model_without_weights_is_refused(method):
     model = keras.Sequential([keras.Input((4, 4, 2)), L.GlobalAveragePooling2D()])
     with pytest.raises(ValueError, match="this one has none"):
         create_analyzer(method, model)
+
+
+def alike(width, layers=18):
+    """Dense layers whose neurons all read much the same, so that their patterns add up to ``width`` a layer."""
+    rng = np.random.default_rng(0)
+    dense = [keras.layers.Dense(width, "relu", name=f"dense{i}") for i in range(layers)]
+    model = keras.Sequential([keras.Input((6,)), *dense, keras.layers.Dense(2, name="head")])
+    weights = [rng.random(w.shape) for w in model.get_weights()]
+    model.set_weights([w / w.sum(axis=0) if w.ndim == 2 else 0.01 * w for w in weights])
+    return model
+
+
+def test_a_signal_beyond_float32_is_damped(tmp_path):
+    model, x = alike(256), samples((6,), 30)
+    analyzer = create_analyzer("pattern.net", model, verbose=0).fit(x)
+    assert analyzer.octaves[analyzer.graph.input] > 128
+    activations = [x.astype(np.float64)]
+    for layer in model.layers:
+        kernel, bias = layer.get_weights()
+        z = activations[-1] @ kernel + bias
+        activations.append(np.maximum(z, 0) if layer.name != "head" else z)
+    signal = activations[-1] * np.eye(2)[activations[-1].argmax(axis=1)]
+    for step, y in zip(reversed([s for s in analyzer.graph.steps if s.linear]), activations[::-1], strict=False):
+        signal = (signal * (y != 0)) @ analyzer.patterns[step.index].T.astype(np.float64)
+    assert np.abs(signal).max() > np.finfo(np.float32).max
+    found = analyzer.analyze(x)
+    assert close(found, signal * 2.0 ** -analyzer.octaves[analyzer.graph.input], 1e-4)
+    np.testing.assert_array_equal(load_analyzer(analyzer.save(tmp_path / "fit.npz"), model).analyze(x), found)
+    assert create_analyzer("pattern.net", alike(8), verbose=0).fit(x).octaves == {}
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_what_meets_is_damped_alike(name, monkeypatch):
+    model, x = residual(), samples((7, 6, 2), 30)
+    plain = create_analyzer(name, model, verbose=0).fit(x)
+    monkeypatch.setattr("mipin_keras.baselines.pattern.OCTAVES", -1)
+    damped = create_analyzer(name, model, verbose=0).fit(x)
+    assert len(set(damped.octaves.values())) > 2
+    for layer, entry in plain.analyze_layers(x, layers=["conv", "relu", "pool"]).items():
+        octaves = damped.octaves[damped.graph.tensor_after(layer)]
+        found = damped.analyze_layers(x, layers=[layer])[layer].attribution
+        assert close(found, entry.attribution * 2.0**-octaves, 1e-5)
+    assert close(damped.analyze(x), plain.analyze(x) * 2.0 ** -damped.octaves[damped.graph.input], 1e-5)
+
+
+def test_samples_beyond_float32_are_refused():
+    model, x = alike(40), samples((6,), 30)
+    analyzer = create_analyzer("pattern.net", model, verbose=0).fit(x)
+    assert analyzer.octaves == {}
+    with pytest.raises(ValueError, match="the signal of these samples beyond the range of float32"):
+        analyzer.analyze(x * 1e15)
