@@ -58,7 +58,7 @@ class Step:
         if self.linear:
             return kernels.linear_with_bias(self.layer, tensors[self.inputs[0]])
         if kernels.normalizes_plainly(self.layer):
-            return kernels.normalized(self.layer, tensors[self.inputs[0]])
+            return kernels.normalized(self.layer, tensors[self.inputs[0]])[0]
         args, kwargs = keras.tree.map_structure(
             lambda leaf: tensors[leaf.number] if isinstance(leaf, _Number) else leaf, self.arguments
         )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import tensorflow as tf
 
+from . import kernels
 from .graph import ModelGraph, Step
 
 Rule = Callable[[Step, Any, tf.Tensor], "tf.Tensor | tuple[tf.Tensor, ...]"]
@@ -33,19 +34,14 @@ class Pass(NamedTuple):
 
     Attributes:
         inputs: The step's inputs, one for each different tensor.
-        output: What it made of them.
-        tape: Recorded the step, and nothing else.
+        output: Its output.
+        pull: The step's vector-Jacobian product: carries a signal at the
+            output to each of the inputs.
     """
 
     inputs: tuple[tf.Tensor, ...]
     output: tf.Tensor
-    tape: tf.GradientTape
-
-    def pull(self, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        """The step's vector-Jacobian product: ``signal`` carried to each of the inputs."""
-        signal = tf.cast(signal, self.output.dtype)
-        zero = tf.UnconnectedGradients.ZERO
-        return tuple(self.tape.gradient(self.output, list(self.inputs), signal, unconnected_gradients=zero))
+    pull: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]
 
 
 def passes(graph: ModelGraph, x: tf.Tensor, steps: Iterable[Step]) -> tuple[dict[int, tf.Tensor], dict[int, Pass]]:
@@ -53,19 +49,36 @@ def passes(graph: ModelGraph, x: tf.Tensor, steps: Iterable[Step]) -> tuple[dict
     watched = {step.index for step in steps}
     tensors, seen = {graph.input: x}, {}
     for step in graph.steps:
-        if step.index not in watched:
+        if step.index in watched:
+            numbers = tuple(dict.fromkeys(step.inputs))
+            seen[step.index] = _pass(step, numbers, tuple(tensors[number] for number in numbers))
+            tensors[step.output] = seen[step.index].output
+        else:
             tensors[step.output] = step(tensors)
-            continue
-        numbers = tuple(dict.fromkeys(step.inputs))
+    return tensors, seen
+
+
+def _pass(step: Step, numbers: tuple[int, ...], inputs: tuple[tf.Tensor, ...]) -> Pass:
+    if kernels.normalizes_plainly(step.layer):
+        output, factor = kernels.normalized(step.layer, inputs[0])
+        return Pass(inputs, output, lambda signal: (tf.cast(tf.cast(signal, output.dtype) * factor, inputs[0].dtype),))
+    if not step.linear:
         # A tensor of its own for each number: what does nothing at inference, such as Dropout, hands its input on, and
         # two inputs that are one tensor to the tape would each get the signals of both.
-        inputs = tuple(tf.identity(tensors[number]) for number in numbers)
-        # Persistent, as a rule may carry several signals; under tf.function that costs nothing.
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(inputs)
-            tensors[step.output] = step(dict(zip(numbers, inputs, strict=True)))
-        seen[step.index] = Pass(inputs, tensors[step.output], tape)
-    return tensors, seen
+        inputs = tuple(tf.identity(tensor) for tensor in inputs)
+    # A tape of its own for each step, and nothing else. Persistent, as a rule may carry several signals; under
+    # tf.function that costs nothing.
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(inputs)
+        # The bias has no part in it, and is added outside: a gradient through a sum that broadcasts is long to trace.
+        by_number = dict(zip(numbers, inputs, strict=True))
+        made = kernels.without_bias(step.layer, inputs[0]) if step.linear else step(by_number)
+
+    def pull(signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        zero = tf.UnconnectedGradients.ZERO
+        return tuple(tape.gradient(made, list(inputs), tf.cast(signal, made.dtype), unconnected_gradients=zero))
+
+    return Pass(inputs, kernels.with_bias(step.layer, made) if step.linear else made, pull)
 
 
 def backward(

@@ -17,6 +17,8 @@ from .rules import LearnedInverse, Record, Weights
 # How many positions of one sample a sampled regression takes at least: enough
 # that a forward pass pays, few enough that many samples have their say.
 POSITIONS = 256
+# And of how many samples, on average: by chance none at all might be drawn of fewer.
+SAMPLES = 16
 
 
 class Draw(NamedTuple):
@@ -37,7 +39,7 @@ class Draw(NamedTuple):
             return cls(1.0, inverse.positions)
         samples = max(samples, 1)
         take = min(inverse.positions, limit, max(POSITIONS, -(-limit // samples)))
-        return cls(min(1.0, limit / take / samples), take)
+        return cls(min(1.0, max(limit / take, SAMPLES) / samples), take)
 
 
 class Part(NamedTuple):
