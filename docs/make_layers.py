@@ -219,6 +219,7 @@ def belongs(step: str, layer: str) -> bool:
 
 
 def described(rule: Any) -> str:
+    rule = inspect.unwrap(rule)  # PatternNet's are wrapped in what damps them
     if isinstance(rule, Given):
         return f"`{rule.option}`"
     key = getattr(rule, "__qualname__", None) or repr(rule)

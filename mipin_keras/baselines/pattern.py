@@ -118,6 +118,7 @@ class PatternNet(backward.BackwardAnalyzer):
     def _damped(self, rule: backward.Rule) -> backward.Rule:
         """As ``rule``; what meets at a tensor has been damped alike, whichever way it came."""
 
+        @functools.wraps(rule)
         def damped(step: Step, seen: Pass, signal: tf.Tensor) -> Any:
             arrived = rule(step, seen, signal)
             if not self.octaves:

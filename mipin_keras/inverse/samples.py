@@ -17,7 +17,7 @@ from .rules import LearnedInverse, Record, Weights
 # How many positions of one sample a sampled regression takes at least: enough
 # that a forward pass pays, few enough that many samples have their say.
 POSITIONS = 256
-# And of how many samples, on average: by chance none at all might be drawn of fewer.
+# And of how many samples, on average, so that few rows are not all of one, or by chance of none.
 SAMPLES = 16
 
 
@@ -38,8 +38,9 @@ class Draw(NamedTuple):
         if limit is None:
             return cls(1.0, inverse.positions)
         samples = max(samples, 1)
-        take = min(inverse.positions, limit, max(POSITIONS, -(-limit // samples)))
-        return cls(min(1.0, max(limit / take, SAMPLES) / samples), take)
+        least = min(POSITIONS, -(-limit // SAMPLES))
+        take = min(inverse.positions, max(least, -(-limit // samples)))
+        return cls(min(1.0, limit / take / samples), take)
 
 
 class Part(NamedTuple):
