@@ -172,7 +172,6 @@ class Fitting:
         for parts in self.samples.batches(number, node, rate):
             counts += sum(self._of_each_class(batch.seen) for batch in parts)
             for c in classes:
-
                 for rows in self.replicas.each(design, [(batch, c) for batch in parts]):
                     if rows is not None:
                         sums[c].update(*rows)
