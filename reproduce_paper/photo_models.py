@@ -1,0 +1,213 @@
+"""The models that the experiments on photographs explain: a VGG and a ResNet, trained here or those of ImageNet."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import pathlib
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from . import report
+from .photographs import Photographs
+
+
+class Subject(NamedTuple):
+    """A model of photographs, and what an experiment needs to know to explain it.
+
+    Attributes:
+        name: ``"VGG"``, ``"ResNet"``, ``"VGG19"`` or ``"ResNet50"``.
+        model: It takes what ``preprocess`` makes of images.
+        layer: Name of the layer whose output is the last feature map: where
+            MIP-IN's explanation ends, and what Grad-CAM weighs.
+        preprocess: From uint8 ``(n, height, width, 3)`` to float32.
+        about: What made it, and its accuracy.
+    """
+
+    name: str
+    model: keras.Model
+    layer: str
+    preprocess: Callable[[np.ndarray], np.ndarray]
+    about: dict[str, Any]
+
+
+def standardized(pixels: np.ndarray) -> np.ndarray:
+    """uint8 ``(n, height, width, 3)`` as float32, ImageNet's mean taken off each channel, by its deviation."""
+    return keras.applications.imagenet_utils.preprocess_input(pixels.astype(np.float32), mode="torch")
+
+
+def vgg(size: tuple[int, int] = (64, 64), classes: int = 20) -> keras.Model:
+    """A small VGG: 8 convolutions of 3x3 in 4 blocks, a max-pooling each, two Dense layers; 2.0 M parameters."""
+    layers = keras.layers
+    stack = [keras.Input((*size, 3), name="image")]
+    for block, (depth, channels) in enumerate([(1, 32), (2, 64), (2, 128), (3, 192)], 1):
+        for i in range(1, depth + 1):
+            name = f"block{block}_conv{i}"
+            stack.append(
+                layers.Conv2D(channels, 3, padding="same", activation="relu", kernel_initializer="he_normal", name=name)
+            )
+        stack.append(layers.MaxPooling2D(2, name=f"block{block}_pool"))
+    stack += [
+        layers.Flatten(name="flatten"),
+        layers.Dropout(0.5, name="dropout1"),
+        layers.Dense(256, activation="relu", kernel_initializer="he_normal", name="fc1"),
+        layers.Dropout(0.5, name="dropout2"),
+        layers.Dense(classes, activation="softmax", name="predictions"),
+    ]
+    return keras.Sequential(stack, name="vgg")
+
+
+def resnet(size: tuple[int, int] = (64, 64), classes: int = 20) -> keras.Model:
+    """A small ResNet: 6 blocks of two 3x3 convolutions with batch normalisation, a global mean; 0.7 M parameters."""
+    layers = keras.layers
+
+    def convolution(x: Any, channels: int, width: int, stride: int, name: str) -> Any:
+        x = layers.Conv2D(
+            channels, width, stride, "same", use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+        )(x)
+        return layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")(x)
+
+    image = keras.Input((*size, 3), name="image")
+    x = layers.ReLU(name="stem_relu")(convolution(image, 32, 5, 2, "stem"))
+    for stage, channels in enumerate((32, 64, 128), 1):
+        for block in (1, 2):
+            name, stride = f"stage{stage}_block{block}", 2 if stage > 1 and block == 1 else 1
+            y = layers.ReLU(name=f"{name}_relu1")(convolution(x, channels, 3, stride, f"{name}_1"))
+            y = convolution(y, channels, 3, 1, f"{name}_2")
+            if stride > 1:
+                x = convolution(x, channels, 1, stride, f"{name}_shortcut")
+            x = layers.ReLU(name=f"{name}_out")(layers.Add(name=f"{name}_add")([x, y]))
+    x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    x = layers.Dropout(0.3, name="dropout")(x)
+    return keras.Model(image, layers.Dense(classes, activation="softmax", name="predictions")(x), name="resnet")
+
+
+class PhotoRecipe(NamedTuple):
+    """How one of the small models is built and trained."""
+
+    build: Callable[..., keras.Model]
+    layer: str
+    learning_rate: float
+    epochs: int
+    batch_size: int = 64
+    weight_decay: float = 0.05
+    label_smoothing: float = 0.1
+
+
+RECIPES = {
+    "VGG": PhotoRecipe(vgg, "block4_conv3", 1e-3, 20),
+    "ResNet": PhotoRecipe(resnet, "stage3_block2_out", 3e-3, 20),
+}
+
+
+def augmented(images: tf.Tensor, seed: tf.Tensor) -> tf.Tensor:
+    """Cut out, squeeze, mirror and brighten images at random, the size kept.
+
+    Args:
+        images: float32 or uint8 ``(n, height, width, 3)``.
+        seed: Two integers; the same ones give the same images.
+
+    Returns:
+        float32 ``(n, height, width, 3)``: of each image 40 to 100 % of its
+        area, with sides of a ratio of 3/4 to 4/3, half of them mirrored,
+        brighter or darker by up to 20 %.
+    """
+    n, (height, width) = tf.shape(images)[0], images.shape[1:3]
+    seeds = tf.unstack(tf.random.split(seed, 6))
+
+    def drawn(i: int, low: float, high: float) -> tf.Tensor:
+        return tf.random.stateless_uniform([n], seeds[i], low, high)
+
+    area, stretch = drawn(0, 0.4, 1.0), tf.exp(drawn(1, math.log(3 / 4), math.log(4 / 3)))
+    tall, wide = tf.minimum(tf.sqrt(area * stretch), 1.0), tf.minimum(tf.sqrt(area / stretch), 1.0)
+    top, left = drawn(2, 0.0, 1.0) * (1 - tall), drawn(3, 0.0, 1.0) * (1 - wide)
+    mirror = drawn(4, 0.0, 1.0) < 0.5
+    x1, x2 = tf.where(mirror, left + wide, left), tf.where(mirror, left, left + wide)
+    boxes = tf.stack([top, x1, top + tall, x2], axis=1)
+    cut = tf.image.crop_and_resize(tf.cast(images, tf.float32), boxes, tf.range(n), (height, width))
+    return tf.clip_by_value(cut * drawn(5, 0.8, 1.2)[:, None, None, None], 0.0, 255.0)
+
+
+def trained(
+    name: str,
+    train: Photographs,
+    test: Photographs,
+    cache_dir: str | os.PathLike[str],
+    *,
+    seed: int = 0,
+    epochs: int | None = None,
+    train_samples: int | None = None,
+    verbose: int = 2,
+) -> Subject:
+    """One of the small models, from the cache or trained and put there.
+
+    Args:
+        name: ``"VGG"`` or ``"ResNet"``.
+        train, test: Photographs of one size, with the same classes.
+        cache_dir: Folder of the cached models, made if it is not there.
+        seed: Seeds the weights, the order of the images, augmentation and
+            dropout.
+        epochs: Instead of the recipe's.
+        train_samples: Only so many training images, evenly of all classes.
+        verbose: As for ``keras.Model.fit``.
+
+    Returns:
+        The subject; ``about`` has ``epochs``, ``train_samples``, ``seed``,
+        the ``seconds`` of training and the ``accuracy`` on ``test``.
+    """
+    recipe = RECIPES[name]
+    epochs = recipe.epochs if epochs is None else epochs
+    if train_samples is not None and train_samples < len(train.paths):
+        train = train.take(np.linspace(0, len(train.paths) - 1, train_samples).round().astype(int))
+    n, classes = len(train.paths), len(train.names)
+    path = pathlib.Path(cache_dir) / f"{name.lower()}-c{classes}-e{epochs}-n{n}-s{seed}.keras"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    record = path.with_suffix(".json")
+    if path.is_file() and record.is_file():
+        model = keras.models.load_model(path)
+        return Subject(name, model, recipe.layer, standardized, json.loads(record.read_text()))
+
+    start = time.perf_counter()
+    keras.utils.set_random_seed(seed)
+    model = recipe.build(train.size, classes)
+    steps = math.ceil(n / recipe.batch_size)
+    warmup = steps * epochs // 20
+    rate = keras.optimizers.schedules.CosineDecay(
+        0.0, steps * epochs - warmup, warmup_target=recipe.learning_rate, warmup_steps=warmup
+    )
+    model.compile(
+        keras.optimizers.AdamW(rate, weight_decay=recipe.weight_decay),
+        keras.losses.CategoricalCrossentropy(label_smoothing=recipe.label_smoothing),
+        metrics=["accuracy"],
+    )
+    batches = _batches(train, recipe.batch_size, seed)
+    model.fit(batches, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=verbose)
+    _, accuracy = model.evaluate(standardized(test.pixels()), np.eye(classes)[test.labels], batch_size=256, verbose=0)
+    about = {"model": name, "epochs": epochs, "train_samples": n, "batch_size": recipe.batch_size, "seed": seed}
+    about |= {"seconds": round(time.perf_counter() - start), "accuracy": float(accuracy)}
+    partial = path.with_name("partial-" + path.name)
+    model.save(partial)
+    partial.replace(path)
+    report.write_json(record, about)
+    return Subject(name, model, recipe.layer, standardized, about)
+
+
+def _batches(photographs: Photographs, batch_size: int, seed: int) -> tf.data.Dataset:
+    """Augmented, standardised images and their one-hot labels, without end; each pass is shuffled and drawn anew."""
+    classes = len(photographs.names)
+    # What keras.applications calls the mode "torch", of tensors.
+    mean, deviation = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+    def prepared(i: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        pixels = augmented(batch[0], tf.stack([tf.cast(i, tf.int32), seed]))
+        return (pixels / 255.0 - mean) / deviation, tf.one_hot(batch[1], classes)
+
+    images = tf.data.Dataset.from_tensor_slices((photographs.pixels(), photographs.labels.astype(np.int32)))
+    batches = images.shuffle(len(photographs.paths), seed=seed).batch(batch_size).repeat()
+    return tf.data.Dataset.zip(tf.data.Dataset.counter(), batches).map(prepared).prefetch(2)
