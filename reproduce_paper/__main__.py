@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import importlib.util
 import pathlib
 import sys
 
-from . import report, table1
+from . import report
 
-EXPERIMENTS = {"table1": table1}
+NAMES = (
+    "table1", "figure3", "figure4", "figure5", "figures6_7", "table2", "figure8", "figure9", "appendix_b", "figure10",
+    "grid", "sanity", "deletion", "sweep",
+)  # fmt: skip
+EXPERIMENTS = {
+    name: importlib.import_module(f"{__package__}.{name}")
+    for name in NAMES
+    if importlib.util.find_spec(f"{__package__}.{name}")
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -18,11 +28,11 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="experiment", required=True)
     for name, module in EXPERIMENTS.items():
         command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
-        command.add_argument("--data-dir", type=pathlib.Path, help="folder with mnist.npz and cifar10.npz")
+        command.add_argument("--data-dir", type=pathlib.Path, help="folder with the data sets")
         command.add_argument("--cache-dir", type=pathlib.Path, help="trained models (default: DATA_DIR/models)")
         command.add_argument("--out", type=pathlib.Path, default=report.RESULTS, help="where the results go")
         command.add_argument("--seed", type=int, default=0)
-        command.add_argument("--quick", action="store_true", help="about 3 minutes; its numbers mean nothing")
+        command.add_argument("--quick", action="store_true", help="minutes; its numbers mean nothing")
         command.add_argument("--verbose", type=int, choices=(0, 1, 2), default=2)
         module.add_arguments(command)
     args = parser.parse_args(argv)

@@ -93,6 +93,10 @@ RECIPES = {
 }
 
 
+#: Of a quick run.
+QUICK = {"epochs": 2, "train_samples": 6000}
+
+
 def shape_for(model: keras.Model, x: np.ndarray) -> np.ndarray:
     """``x`` with a channel axis added where the model wants one (a view)."""
     return x.reshape((len(x), *model.input_shape[1:]))

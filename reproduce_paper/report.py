@@ -2,21 +2,108 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import pathlib
 import platform
 import shlex
-from typing import Any
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import mipin_keras
+from mipin_keras import plot
 from mipin_keras.whole import written
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 RESULTS = pathlib.Path(__file__).parent / "results"
+
+
+class Beside(NamedTuple):
+    """A number of the paper beside ours, for REPRODUCTION.md.
+
+    Attributes:
+        where: ``"Table 2"``, ``"Appendix B"``.
+        what: ``"MIP-IN, VGG19"``.
+        paper: As printed there; ``"-"`` where it gives none.
+        ours: With its unit and, where there is one, its interval.
+        setting: The data and model of ours, and what differs.
+    """
+
+    where: str
+    what: str
+    paper: str
+    ours: str
+    setting: str
+
+
+class Experiment:
+    """What an experiment writes: ``NAME.json``, ``NAME.md`` and pictures, ``NAME-quick`` of a quick run.
+
+    Args:
+        name: The experiment's.
+        args: The command's arguments: ``quick``, ``seed``, ``out``,
+            ``command_line``.
+
+    Attributes:
+        result: What goes to JSON; ``seconds`` and ``pictures`` come to it
+            when it is written.
+    """
+
+    def __init__(self, name: str, args: argparse.Namespace):
+        self.name = f"{name}-quick" if args.quick else name
+        self.out = pathlib.Path(args.out)
+        self._start = time.perf_counter()
+        self.result: dict[str, Any] = {
+            "experiment": name,
+            "quick": args.quick,
+            "seed": args.seed,
+            "command": args.command_line,
+            "environment": environment(),
+        }
+        if args.quick:
+            print(f"{name}: a QUICK run: small models on few images; its numbers mean nothing", flush=True)
+
+    def say(self, text: str) -> None:
+        """Print a line of progress, with the seconds since the start."""
+        print(f"{self.name}: {text} ({time.perf_counter() - self._start:.0f} s)", flush=True)
+
+    def picture(self, figure: Figure, suffix: str = "", dpi: float = 150) -> str:
+        """Save a picture as ``NAME.png`` or ``NAME-SUFFIX.png``; the file's name, for Markdown."""
+        file = f"{self.name}-{suffix}.png" if suffix else f"{self.name}.png"
+        plot.save(figure, self.out / file, dpi)
+        self.result.setdefault("pictures", []).append(file)
+        return file
+
+    def write(self, markdown: str) -> pathlib.Path:
+        """Write the result and its page; print the page.
+
+        Args:
+            markdown: The page, without what made it: :meth:`write` puts
+                that, and the warning of a quick run, below.
+        """
+        self.result["seconds"] = round(time.perf_counter() - self._start, 1)
+        write_json(self.out / f"{self.name}.json", self.result)
+        path = write(self.out / f"{self.name}.md", f"{markdown.rstrip()}\n\n{made_by(self.result)}\n")
+        print(path.read_text(), flush=True)
+        return path
+
+
+def made_by(result: Mapping[str, Any]) -> str:
+    """The lines below a result: the command, the seed, the time, the versions and the machine."""
+    versions = ", ".join(f"{key} {value}" for key, value in result["environment"].items())
+    warning = "**A quick run: small models on few images. Its numbers say that the code runs, and nothing more.** "
+    return (
+        f"{warning if result['quick'] else ''}Made by `{result['command']}`, seed {result['seed']}, in "
+        f"{result['seconds']:.0f} s; {versions}."
+    )
 
 
 def environment() -> dict[str, str]:
@@ -55,6 +142,8 @@ def _plain(value: Any) -> Any:
         return {str(key): _plain(entry) for key, entry in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(entry) for entry in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _plain(value.tolist())
     if isinstance(value, float) and not np.isfinite(value):
         return None
     return value
