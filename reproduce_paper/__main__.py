@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib
 import importlib.util
 import pathlib
 import sys
+import traceback
 
-from . import report
+import keras
+
+from . import report, reproduction
 
 NAMES = (
-    "table1", "figure3", "figure4", "figure5", "figures6_7", "table2", "figure8", "figure9", "appendix_b", "figure10",
-    "grid", "sanity", "deletion", "sweep",
+    "table1", "figure3", "figure4", "figure5", "figures6_7", "sweep", "table2", "figure8", "figure9", "appendix_b",
+    "figure10", "grid", "sanity", "deletion",
 )  # fmt: skip
 EXPERIMENTS = {
     name: importlib.import_module(f"{__package__}.{name}")
@@ -21,21 +25,41 @@ EXPERIMENTS = {
 }
 
 
-def main(argv: list[str] | None = None) -> int:
-    """Run one experiment; 0 when it is done, 2 when what it needs is not there."""
-    argv = sys.argv[1:] if argv is None else argv
-    parser = argparse.ArgumentParser(prog="python -m reproduce_paper", description=__doc__)
-    commands = parser.add_subparsers(dest="experiment", required=True)
+def parser() -> argparse.ArgumentParser:
+    """Of one experiment, of all of them, and of the page."""
+    made = argparse.ArgumentParser(prog="python -m reproduce_paper", description=__doc__)
+    commands = made.add_subparsers(dest="experiment", required=True)
     for name, module in EXPERIMENTS.items():
         command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
-        command.add_argument("--data-dir", type=pathlib.Path, help="folder with the data sets")
-        command.add_argument("--cache-dir", type=pathlib.Path, help="trained models (default: DATA_DIR/models)")
-        command.add_argument("--out", type=pathlib.Path, default=report.RESULTS, help="where the results go")
-        command.add_argument("--seed", type=int, default=0)
-        command.add_argument("--quick", action="store_true", help="minutes; its numbers mean nothing")
-        command.add_argument("--verbose", type=int, choices=(0, 1, 2), default=2)
+        _shared(command)
         module.add_arguments(command)
-    args = parser.parse_args(argv)
+    command = commands.add_parser("all", help="Every experiment, one after the other, and the page.")
+    _shared(command)
+    command.add_argument("--resume", action="store_true", help="leave out what has a result of this seed in --out")
+    command = commands.add_parser("page", help=(reproduction.__doc__ or "").splitlines()[0])
+    command.add_argument("--out", type=pathlib.Path, default=report.RESULTS, help="where the results are")
+    command.add_argument("--quick", action="store_true", help="of the quick runs' results")
+    return made
+
+
+def _shared(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--data-dir", type=pathlib.Path, help="folder with the data sets")
+    command.add_argument("--cache-dir", type=pathlib.Path, help="trained models (default: DATA_DIR/models)")
+    command.add_argument("--out", type=pathlib.Path, default=report.RESULTS, help="where the results go")
+    command.add_argument("--seed", type=int, default=0)
+    command.add_argument("--quick", action="store_true", help="about 2 minutes; its numbers mean nothing")
+    command.add_argument("--verbose", type=int, choices=(0, 1, 2), default=2)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one experiment or all; 0 when done, 1 when one of all failed, 2 when what it needs is not there."""
+    argv = sys.argv[1:] if argv is None else argv
+    args = parser().parse_args(argv)
+    if args.experiment == "page":
+        print(reproduction.write(EXPERIMENTS, args.out, args.quick))
+        return 0
+    if args.experiment == "all":
+        return run_all(args, [word for word in argv[1:] if word != "--resume"])
     if args.cache_dir is None:
         args.cache_dir = (args.data_dir or pathlib.Path.home() / ".keras" / "mipin_keras") / "models"
     args.command_line = report.command_line("python -m reproduce_paper", argv)
@@ -45,6 +69,33 @@ def main(argv: list[str] | None = None) -> int:
         print(f"reproduce_paper: error: {problem}", file=sys.stderr)
         return 2
     return 0
+
+
+def run_all(args: argparse.Namespace, options: list[str]) -> int:
+    """Every experiment with ``options``, then the page of what stands in ``--out``.
+
+    One that fails does not stop the others; all that failed are named at the
+    end, and 1 is returned.
+    """
+    failed = []
+    for name in EXPERIMENTS:
+        before = reproduction.read(name, args.out, args.quick)
+        if args.resume and before is not None and before["seed"] == args.seed:
+            print(f"{name}: done before", flush=True)
+            continue
+        try:
+            status = main([name, *options])
+        except Exception:
+            traceback.print_exc()
+            status = 1
+        if status:
+            failed.append(name)
+        keras.backend.clear_session()
+        gc.collect()
+    print(reproduction.write(EXPERIMENTS, args.out, args.quick))
+    if failed:
+        print(f"reproduce_paper: error: failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

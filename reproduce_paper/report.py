@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 RESULTS = pathlib.Path(__file__).parent / "results"
+QUICK = "A quick run: small models on few images. Its numbers say that the code runs, and nothing more."
 
 
 class Beside(NamedTuple):
@@ -86,8 +87,8 @@ class Experiment:
         """Write the result and its page; print the page.
 
         Args:
-            markdown: The page, without what made it: :meth:`write` puts
-                that, and the warning of a quick run, below.
+            markdown: The page, its title in the first line, without what
+                made it, which comes below.
         """
         self.result["seconds"] = round(time.perf_counter() - self._start, 1)
         write_json(self.out / f"{self.name}.json", self.result)
@@ -99,11 +100,8 @@ class Experiment:
 def made_by(result: Mapping[str, Any]) -> str:
     """The lines below a result: the command, the seed, the time, the versions and the machine."""
     versions = ", ".join(f"{key} {value}" for key, value in result["environment"].items())
-    warning = "**A quick run: small models on few images. Its numbers say that the code runs, and nothing more.** "
-    return (
-        f"{warning if result['quick'] else ''}Made by `{result['command']}`, seed {result['seed']}, in "
-        f"{result['seconds']:.0f} s; {versions}."
-    )
+    text = f"Made by `{result['command']}`, seed {result['seed']}, in {result['seconds']:.0f} s; {versions}."
+    return f"**{QUICK}** {text}" if result["quick"] else text
 
 
 def environment() -> dict[str, str]:
