@@ -1,6 +1,6 @@
 """Measures of attributions and source signals.
 
-They take arrays and, where they must, an analyzer's interface; none knows a method.
+They take arrays and, where they must, a model's output or an analyzer's interface; none knows a method.
 """
 
 from .completeness import ClassCompleteness, Completeness, average_percentage_change, completeness
@@ -12,12 +12,14 @@ from .localization import (
     centre_prior,
     positive_share,
 )
+from .perturbation import Curves, deletion, insertion
 from .sensitivity import Sensitivity, class_sensitivity
 
 __all__ = [
     "BoxAccuracy",
     "ClassCompleteness",
     "Completeness",
+    "Curves",
     "PositiveShare",
     "Sensitivity",
     "average_percentage_change",
@@ -26,5 +28,7 @@ __all__ = [
     "centre_prior",
     "class_sensitivity",
     "completeness",
+    "deletion",
+    "insertion",
     "positive_share",
 ]
