@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple
 
 import numpy as np
@@ -47,8 +48,31 @@ class Photographs(NamedTuple):
         )
 
     def pixels(self) -> np.ndarray:
-        """All images: uint8 ``(n, height, width, 3)``."""
-        return np.stack([self.read(path) for path in self.paths])
+        """All images at once: uint8 ``(n, height, width, 3)``."""
+        with ThreadPoolExecutor() as pool:
+            images = list(pool.map(self.read, self.paths))
+        return np.stack(images) if images else np.zeros((0, *self.size, 3), np.uint8)
+
+    def stream(
+        self, preprocess: Callable[[np.ndarray], np.ndarray], batch_size: int = 32
+    ) -> Callable[[], Iterator[np.ndarray]]:
+        """What ``Analyzer.fit`` takes to read the images again on each pass, a batch at a time.
+
+        Args:
+            preprocess: From uint8 ``(b, height, width, 3)`` to what the
+                model takes.
+            batch_size: Images a batch.
+
+        Returns:
+            A function that returns a fresh iterator over all images, in
+            their order.
+        """
+
+        def batches() -> Iterator[np.ndarray]:
+            for start in range(0, len(self.paths), batch_size):
+                yield preprocess(self.take(range(start, min(start + batch_size, len(self.paths)))).pixels())
+
+        return batches
 
     def masks(self) -> np.ndarray:
         """Which pixels lie in a box: bool ``(n, height, width)``, the union of an image's boxes."""
@@ -59,8 +83,8 @@ class Photographs(NamedTuple):
         return inside
 
     def shares(self) -> np.ndarray:
-        """The share of each image that its boxes cover: float64 ``(n,)``, from 0 to 1."""
-        return self.masks().mean(axis=(1, 2))
+        """The share of each image that its boxes cover: float64 ``(n,)``, from 0 to 1. Holds one mask at a time."""
+        return np.array([self.take([i]).masks().mean() for i in range(len(self.paths))], np.float64)
 
     def with_small_boxes(self) -> Photographs:
         """Only the images whose boxes cover something, and less than 33 % of it (section 6.3)."""
