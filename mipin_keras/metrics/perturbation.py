@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import whole
+from .checks import maps_of
 
 BASELINES = ("mean", "blur", "zero")
 BLUR = 0.1
@@ -120,12 +121,12 @@ def _curves(
     seed: int,
     insert: bool,
 ) -> Curves:
-    images = _real("x", x)
-    if images.ndim not in (3, 4) or not images.size:
-        raise ValueError(f"Expected x of shape (n, H, W, C) or (n, H, W), not empty; received shape {images.shape}.")
+    images = maps_of("x", x, "(n, H, W, C) or (n, H, W)", rank=None)
+    if images.ndim not in (3, 4):
+        raise ValueError(f"Expected x of shape (n, H, W, C) or (n, H, W); received shape {images.shape}.")
     if images.dtype.kind != "f":
         images = images.astype(np.float32)
-    ranked = _real("maps", maps)
+    ranked = maps_of("maps", maps)
     if ranked.shape != images.shape[:3]:
         raise ValueError(
             f"Expected maps of shape {images.shape[:3]}, one value a pixel of x; received shape {ranked.shape}. "
@@ -186,14 +187,16 @@ def _gaussian(size: int) -> NDArray[np.float64]:
 
 
 def _fixed(baseline: ArrayLike, images: NDArray[Any]) -> NDArray[Any]:
-    """A caller's baseline as a view of the images' shape and type."""
-    array = _real("baseline", baseline).astype(images.dtype)
+    """A caller's baseline as a view of the images' shape, of their type."""
+    array = np.asarray(baseline)
     try:
-        return np.broadcast_to(array, images.shape)
+        view = np.broadcast_to(array, images.shape)
     except ValueError:
         raise ValueError(
             f"Expected baseline to broadcast to x, {images.shape}; received shape {array.shape}."
         ) from None
+    maps_of("baseline", view, rank=None)
+    return np.broadcast_to(array.astype(images.dtype), images.shape)
 
 
 def _scores(
@@ -211,17 +214,6 @@ def _scores(
     if not np.isfinite(scores).all():
         raise ValueError("Expected predict to give finite scores; received NaN or infinity. Look into the model.")
     return scores[np.arange(len(batch)), labels].astype(np.float64)
-
-
-def _real(name: str, values: ArrayLike) -> NDArray[Any]:
-    """A caller's numbers as an array, checked."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"Expected {name} to be real numbers; received dtype {array.dtype}.")
-    bad = int(np.sum(~np.isfinite(array)))
-    if bad:
-        raise ValueError(f"Expected {name} to be finite; received NaN or infinity in {bad} of {array.size} values.")
-    return array
 
 
 def _brief(values: Any) -> str:

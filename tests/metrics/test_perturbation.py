@@ -218,8 +218,8 @@ def test_an_analyzer_and_a_model_are_what_it_takes(rng):
     ("changes", "message"),
     [
         ({"x": np.zeros((4, 3))}, r"x of shape \(n, H, W, C\).*received shape \(4, 3\)"),
-        ({"x": np.zeros((0, H, W)), "maps": np.zeros((0, H, W))}, "not empty"),
-        ({"x": np.full((4, H, W), np.nan)}, "x to be finite; received NaN or infinity in 120 of 120"),
+        ({"x": np.zeros((0, H, W)), "maps": np.zeros((0, H, W))}, "at least one map"),
+        ({"x": np.full((4, H, W), np.nan)}, "x to be finite; received NaN or infinity in 4 of 4"),
         ({"x": np.full((4, H, W), "a")}, "x to be real numbers"),
         ({"maps": np.zeros((4, W, H))}, r"maps of shape \(4, 6, 5\).*reduce="),
         ({"maps": np.full((4, H, W), np.inf)}, "maps to be finite"),
@@ -234,6 +234,7 @@ def test_an_analyzer_and_a_model_are_what_it_takes(rng):
         ({"baseline": "black"}, "one of .*'blur'.*received 'black'"),
         ({"baseline": np.zeros(3)}, r"baseline to broadcast to x.*\(3,\)"),
         ({"baseline": np.nan}, "baseline to be finite"),
+        ({"baseline": None}, "baseline to be real numbers"),
         ({"predict": lambda batch: np.zeros(len(batch))}, r"scores of all classes, \(4, classes\).*shape \(4,\)"),
         ({"predict": lambda batch: np.zeros((1, 2))}, r"received float64 of shape \(1, 2\)"),
         ({"predict": lambda batch: np.full((4, 2), np.nan)}, "predict to give finite scores"),
