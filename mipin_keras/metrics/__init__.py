@@ -13,6 +13,7 @@ from .localization import (
     positive_share,
 )
 from .perturbation import Curves, deletion, insertion
+from .randomization import Similarity, cascading, independent, similarity
 from .sensitivity import Sensitivity, class_sensitivity
 
 __all__ = [
@@ -22,13 +23,17 @@ __all__ = [
     "Curves",
     "PositiveShare",
     "Sensitivity",
+    "Similarity",
     "average_percentage_change",
     "bootstrap_interval",
     "bounding_box_accuracy",
+    "cascading",
     "centre_prior",
     "class_sensitivity",
     "completeness",
     "deletion",
+    "independent",
     "insertion",
     "positive_share",
+    "similarity",
 ]
