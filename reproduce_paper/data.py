@@ -28,8 +28,8 @@ class Data(NamedTuple):
     y_test: np.ndarray
 
 
-def find(filename: str, data_dir: str | os.PathLike[str] | None = None) -> pathlib.Path | None:
-    """The path of ``filename`` in ``data_dir`` or ``MIPIN_DATA_DIR``, or None.
+def find(data_dir: str | os.PathLike[str] | None, *names: str) -> pathlib.Path | None:
+    """The first of the files or folders called ``names`` in ``data_dir``, or else in ``MIPIN_DATA_DIR``, or None.
 
     Raises:
         FileNotFoundError: If ``data_dir`` is named and is not a folder.
@@ -37,8 +37,9 @@ def find(filename: str, data_dir: str | os.PathLike[str] | None = None) -> pathl
     if data_dir is not None and not pathlib.Path(data_dir).is_dir():
         raise FileNotFoundError(f"expected --data-dir to be a folder, received {str(data_dir)!r}")
     for folder in (data_dir, os.environ.get("MIPIN_DATA_DIR")):
-        if folder and (pathlib.Path(folder) / filename).is_file():
-            return pathlib.Path(folder) / filename
+        for name in names:
+            if folder and (pathlib.Path(folder) / name).exists():
+                return pathlib.Path(folder) / name
     return None
 
 
@@ -68,7 +69,7 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data:
     """
     if name not in SHAPES:
         raise ValueError(f"expected one of {sorted(SHAPES)}, received {name!r}")
-    path = find(name + ".npz", data_dir)
+    path = find(data_dir, name + ".npz")
     if path is None:
         (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
         where = f"keras.datasets.{name}"

@@ -7,6 +7,7 @@ import math
 import os
 import pathlib
 import time
+import zipfile
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -40,6 +41,11 @@ class Subject(NamedTuple):
 def standardized(pixels: np.ndarray) -> np.ndarray:
     """uint8 ``(n, height, width, 3)`` as float32, ImageNet's mean taken off each channel, by its deviation."""
     return keras.applications.imagenet_utils.preprocess_input(pixels.astype(np.float32), mode="torch")
+
+
+def centred(pixels: np.ndarray) -> np.ndarray:
+    """uint8 ``(n, height, width, 3)`` as float32, blue first, ImageNet's mean taken off: for VGG19 and ResNet50."""
+    return keras.applications.imagenet_utils.preprocess_input(pixels.astype(np.float32), mode="caffe")
 
 
 def vgg(size: tuple[int, int] = (64, 64), classes: int = 20) -> keras.Model:
@@ -160,11 +166,18 @@ def trained(
     Returns:
         The subject; ``about`` has ``epochs``, ``train_samples``, ``seed``,
         the ``seconds`` of training and the ``accuracy`` on ``test``.
+
+    Raises:
+        ValueError: If there are no photographs to train or to test on.
     """
     recipe = RECIPES[name]
+    if not train.paths or not test.paths:
+        raise ValueError(
+            f"expected photographs to train and to test on, received {len(train.paths)}, {len(test.paths)}"
+        )
     epochs = recipe.epochs if epochs is None else epochs
-    if train_samples is not None and train_samples < len(train.paths):
-        train = train.take(np.linspace(0, len(train.paths) - 1, train_samples).round().astype(int))
+    if train_samples is not None:
+        train = train.evenly(train_samples)
     n, classes = len(train.paths), len(train.names)
     path = pathlib.Path(cache_dir) / f"{name.lower()}-c{classes}-e{epochs}-n{n}-s{seed}.keras"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -192,8 +205,11 @@ def trained(
     about = {"model": name, "epochs": epochs, "train_samples": n, "batch_size": recipe.batch_size, "seed": seed}
     about |= {"seconds": round(time.perf_counter() - start), "accuracy": float(accuracy)}
     partial = path.with_name("partial-" + path.name)
-    model.save(partial)
-    partial.replace(path)
+    try:
+        model.save(partial)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
     report.write_json(record, about)
     return Subject(name, model, recipe.layer, standardized, about)
 
@@ -211,3 +227,60 @@ def _batches(photographs: Photographs, batch_size: int, seed: int) -> tf.data.Da
     images = tf.data.Dataset.from_tensor_slices((photographs.pixels(), photographs.labels.astype(np.int32)))
     batches = images.shuffle(len(photographs.paths), seed=seed).batch(batch_size).repeat()
     return tf.data.Dataset.zip(tf.data.Dataset.counter(), batches).map(prepared).prefetch(2)
+
+
+#: Of ``keras.applications``: what builds each, and its last feature map, 7x7; of VGG19 that of section 6.1.2.
+APPLICATIONS = {
+    "VGG19": (keras.applications.VGG19, "block5_pool"),
+    "ResNet50": (keras.applications.ResNet50, "conv5_block3_out"),
+}
+
+
+def application(name: str, weights: str, photographs: Photographs, *, seed: int = 0) -> Subject:
+    """A model of ``keras.applications``, its 1000 classes in the order of their sorted WNIDs.
+
+    Args:
+        name: ``"VGG19"`` or ``"ResNet50"``.
+        weights: ``"imagenet"``, which Keras downloads unless it has them; a
+            ``.h5``, ``.weights.h5`` or ``.keras`` file; or ``"random"``.
+        photographs: Its accuracy is measured on all of these.
+        seed: Seeds random weights.
+
+    Returns:
+        The subject; ``about`` has its ``weights``, and its ``accuracy`` on so
+        many photographs, ``accuracy_samples``.
+
+    Raises:
+        FileNotFoundError: If the file is not there, or Keras could not
+            download the weights.
+        ValueError: If the file holds no weights of this model, or the
+            photographs are of other classes.
+    """
+    build, layer = APPLICATIONS[name]
+    if len(photographs.names) != 1000:
+        raise ValueError(
+            f"{name} has 1000 classes, the photographs are of {len(photographs.names)}: where only some of them are "
+            "there, give the names of all classes in synset_words.txt"
+        )
+    keras.utils.set_random_seed(seed)
+    if weights == "imagenet":
+        try:
+            model = build(weights="imagenet")
+        except Exception as error:  # Keras raises no kind of its own when a download fails
+            raise FileNotFoundError(
+                f"Keras could not get the weights of {name} ({error}); download them elsewhere and give "
+                f"--weights {name}=FILE"
+            ) from error
+    else:
+        model = build(weights=None)
+    if weights not in ("imagenet", "random"):
+        if not pathlib.Path(weights).is_file():
+            raise FileNotFoundError(f"expected a file of the weights of {name}, found none at {weights}")
+        try:
+            model.load_weights(weights)
+        except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
+            raise ValueError(f"expected the weights of {name} with its 1000 classes in {weights}: {error}") from error
+    predicted = [model.predict_on_batch(x).argmax(axis=1) for x in photographs.stream(centred)()]
+    about = {"model": name, "weights": pathlib.Path(weights).name, "accuracy_samples": len(photographs.paths)}
+    about["accuracy"] = float(np.mean(np.concatenate(predicted) == photographs.labels))
+    return Subject(name, model, layer, centred, about)

@@ -42,10 +42,15 @@ class Photographs(NamedTuple):
 
     def take(self, indices: Sequence[int] | np.ndarray) -> Photographs:
         """The images at ``indices``, in their order."""
-        chosen = np.arange(len(self.paths))[np.asarray(indices)]
+        chosen = np.arange(len(self.paths))[list(indices)]
         return self._replace(
             paths=[self.paths[i] for i in chosen], labels=self.labels[chosen], boxes=[self.boxes[i] for i in chosen]
         )
+
+    def evenly(self, n: int) -> Photographs:
+        """``n`` of the images, evenly spaced over all; all, where there are no more."""
+        count = len(self.paths)
+        return self if n >= count else self.take(np.linspace(0, count - 1, n).round().astype(int))
 
     def pixels(self) -> np.ndarray:
         """All images at once: uint8 ``(n, height, width, 3)``."""

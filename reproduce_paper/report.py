@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import platform
+import re
 import shlex
 import time
 from collections.abc import Mapping
@@ -127,7 +128,8 @@ def write(path: pathlib.Path, text: str) -> pathlib.Path:
 def command_line(program: str, argv: list[str]) -> str:
     """The command as a reader would type it, folders of this machine replaced by DIR."""
     folders = ("--data-dir", "--cache-dir", "--out")
-    return f"{program} {shlex.join('DIR' if i and argv[i - 1] in folders else word for i, word in enumerate(argv))}"
+    words = ["DIR" if i and argv[i - 1] in folders else re.sub("=.*/", "=DIR/", word) for i, word in enumerate(argv)]
+    return f"{program} {shlex.join(words)}"
 
 
 def write_json(path: pathlib.Path, result: dict[str, Any]) -> pathlib.Path:
