@@ -10,7 +10,7 @@ import numpy as np
 
 from mipin_keras.metrics import bootstrap_interval, class_sensitivity
 
-from . import digits, methods, report
+from . import digits, report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -158,8 +158,8 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         f"- By the cosine, which no scale enters, the two maps differ most for {alike[0]} "
         f"({found[alike[0]]['cosine']:+.2f}) and least for {alike[-1]} ({found[alike[-1]]['cosine']:+.2f}).",
         f"- Deep Taylor's two situations (section 6.4.2): its two maps are the same, up to a factor, for "
-        f"{taylor['identical']:,} of {n:,} images, and one or both are 0 throughout, as the class's logit is not positive, "
-        f"for {taylor['empty']:,}; {n - taylor['identical'] - taylor['empty']:,} are in neither.",
+        f"{taylor['identical']:,} of {n:,} images, and one or both are 0 throughout, as the class's logit is not "
+        f"positive, for {taylor['empty']:,}; {n - taylor['identical'] - taylor['empty']:,} are in neither.",
     ]
 
 
@@ -175,13 +175,8 @@ def beside(result: dict[str, Any]) -> list[report.Beside]:
         f"{result['images']:,} MNIST test images, {len(result['pairs'])} random pairs of classes; CNN of Table 4, "
         f"{100 * result['about']['accuracy']:.1f} % right; maps scaled to 1 (the paper's scale is unknown)"
     )
+    ours = {title: f"{found['distance']:.2f} {span(found)}" for title, found in result["methods"].items()}
     return [
-        report.Beside(
-            "Appendix B",
-            f"{title}, l2 distance",
-            f"{PAPER[title]:.2f}",
-            f"{found['distance']:.2f} {span(found)}",
-            setting,
-        )
-        for title, found in result["methods"].items()
+        report.Beside("Appendix B", f"{title}, l2 distance", f"{PAPER[title]:.2f}", text, setting)
+        for title, text in ours.items()
     ]

@@ -94,8 +94,8 @@ def markdown(result: dict[str, Any]) -> str:
                 + [f"{100 * numbers['kept']:.0f} %"]
             )
     about = "\n".join(
-        f"- {name}: {digits.trained_on(found['about'])}; MIP-IN is fitted on {found['fit_images']:,} training images, of "
-        "all classes."
+        f"- {name}: {digits.trained_on(found['about'])}; MIP-IN is fitted on {found['fit_images']:,} of them, of all "
+        "classes."
         for name, found in result["models"].items()
     )
     return f"""# Figure 4: samples and their source signals, with their logits
