@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -140,7 +141,7 @@ def verdicts(result: dict[str, Any]) -> list[str]:
     methods_found = result["methods"]
     mip = methods_found["MIP-IN"]
 
-    def those(test) -> list[str]:
+    def those(test: Callable[[dict[str, Any]], bool]) -> list[str]:
         return [title for title, found in methods_found.items() if test(found)]
 
     positive = those(lambda found: found["mean"]["digit"][1] > 0)
