@@ -93,7 +93,7 @@ def bars(found: dict[str, dict[str, Any]]) -> Figure:
     axes.set_yticks(places, list(found), fontsize=10)
     axes.invert_yaxis()
     axes.set_xlabel("mean l2 distance between two classes' maps", fontsize=10)
-    axes.legend(fontsize=10)
+    axes.legend(fontsize=10, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
     axes.spines[["top", "right"]].set_visible(False)
     return figure
 

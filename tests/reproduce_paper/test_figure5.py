@@ -56,4 +56,4 @@ def test_the_words_follow_the_numbers():
 
     lines = figure5.verdicts({"methods": {"MIP-IN": method(1, 1, 0.0), "Gradient": method(1, -1, 0.2)}})
     assert lines[0].endswith("MIP-IN, Gradient.") and lines[1].endswith(": Gradient.")
-    assert lines[3] == "- All three together: no method."
+    assert lines[3] == "- All three together: no method. MIP-IN's picture is not what the paper says."
