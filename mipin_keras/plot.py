@@ -196,7 +196,7 @@ def grid(
             else:
                 _named(name, column, heatmap, one, ax, cmap, vmax)
             if name in captions:
-                ax.set_xlabel(captions[name][column], fontsize=7, labelpad=2)
+                ax.set_xlabel(captions[name][column], fontsize=8, labelpad=2)
         line[0].set_ylabel(name, rotation=0, ha="right", va="center", fontsize=9)
     if titles is not None:
         for ax, title in zip(axes[0], titles, strict=True):
