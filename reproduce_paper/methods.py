@@ -46,6 +46,11 @@ class Reading(NamedTuple):
     reduce: str
     times_feature: bool
 
+    def __str__(self) -> str:
+        when = "before" if self.reduce == "relu_mean" else "after"
+        product = "times the feature map" if self.times_feature else "alone"
+        return f"samples `{self.samples}`, ReLU {when} the mean over the channels, the attribution {product}"
+
 
 # The two below were chosen by ``python -m reproduce_paper sweep``, on training photographs; so was each `layer` in
 # `photo_models.RECIPES`.
@@ -107,7 +112,7 @@ def saliency(
 def feature_maps(model: keras.Model, layers: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
     """A function from what the model takes to the outputs of some of its layers."""
     part = keras.Model(model.inputs, [model.get_layer(name).output for name in layers])
-    return lambda x: [np.asarray(found) for found in part.predict_on_batch(x)]
+    return lambda x: keras.tree.flatten(part.predict_on_batch(x))
 
 
 def mipin_map(attribution: np.ndarray, features: np.ndarray, reading: Reading, size: tuple[int, int]) -> np.ndarray:
@@ -123,6 +128,12 @@ def mipin_map(attribution: np.ndarray, features: np.ndarray, reading: Reading, s
     """
     values = attribution * features if reading.times_feature else attribution
     return np.maximum(reduced(values, reading.reduce, size), 0)
+
+
+def evenly(photographs: Photographs, wanted: int | None) -> Photographs:
+    """So many of the photographs, at equal distances; all where there are no more, or none are said."""
+    n = len(photographs.paths)
+    return photographs if wanted is None or wanted >= n else photographs.take(np.arange(wanted) * n // wanted)
 
 
 def box_accuracies(
