@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 import mipin_keras
+from mipin_keras.metrics import bounding_box_accuracy
+from mipin_keras.reduction import reduced
+
+from .photographs import Photographs
 
 #: Analyzers by the paper's names, in the order of Table 2.
 METHODS = {
@@ -25,8 +30,33 @@ METHODS = {
 BASELINES = [title for title in METHODS if title not in ("Grad-CAM", "MIP-IN")]
 LEARNED = ("PatternAttribution", "MIP-IN")
 
+
+class Reading(NamedTuple):
+    """What section 6.1.2 leaves open of MIP-IN's maps of photographs, besides the layer.
+
+    Attributes:
+        samples: What fits a class: see the analyzer.
+        reduce: ``"relu_mean"``, ReLU before the mean over the channels, or
+            ``"mean"``, ReLU after it.
+        times_feature: Whether the attribution is multiplied by the feature
+            map that it is of.
+    """
+
+    samples: str
+    reduce: str
+    times_feature: bool
+
+    def __str__(self) -> str:
+        when = "before" if self.reduce == "relu_mean" else "after"
+        product = "times the feature map" if self.times_feature else "alone"
+        return f"samples `{self.samples}`, ReLU {when} the mean over the channels, the attribution {product}"
+
+
+# The two below were chosen by ``python -m reproduce_paper sweep``, on training photographs; so was each `layer` in
+# `photo_models.RECIPES`.
+MIPIN = Reading("all", "relu_mean", False)
 #: How a map's channels become one value a pixel of a photograph: see `Analyzer.analyze(reduce=)`.
-READINGS = dict.fromkeys(METHODS, "abs_mean") | {"Grad-CAM": "mean", "MIP-IN": "relu_mean"}
+READINGS = dict.fromkeys(METHODS, "abs_mean") | {"Grad-CAM": "mean", "MIP-IN": MIPIN.reduce}
 
 
 def create(
@@ -38,13 +68,16 @@ def create(
         title: One of ``METHODS``.
         model: What it explains; the class is selected by its index.
         layer: The feature map where MIP-IN's explanation ends, as in section
-            6.1.2, and that Grad-CAM weighs; None for pixels, and Grad-CAM's own.
+            6.1.2, fitted as ``MIPIN`` says; and that Grad-CAM weighs. None
+            for pixels, and Grad-CAM's own.
         seed, verbose: For the methods that have them.
         **options: More of the analyzer's options.
     """
     name = METHODS[title]
-    if layer is not None and title in ("MIP-IN", "Grad-CAM"):
-        options["input_layer" if title == "MIP-IN" else "layer"] = layer
+    if layer is not None and title == "MIP-IN":
+        options = {"input_layer": layer, "samples": MIPIN.samples} | options
+    if layer is not None and title == "Grad-CAM":
+        options = {"layer": layer} | options
     known = mipin_keras.options_of(name)
     options |= {key: value for key, value in (("seed", seed), ("verbose", verbose)) if key in known}
     return mipin_keras.create_analyzer(name, model, neuron_selection_mode="index", **options)
@@ -64,4 +97,66 @@ def saliency(
     Returns:
         float32 ``(n, height, width)``.
     """
-    return analyzer.analyze(x, classes, batch_size=batch_size, reduce=READINGS[title])
+    if title != "MIP-IN":
+        return analyzer.analyze(x, classes, batch_size=batch_size, reduce=READINGS[title])
+    classes, parts = np.broadcast_to(classes, len(x)), []
+    features = feature_maps(analyzer.model, [analyzer.options["input_layer"]]) if MIPIN.times_feature else None
+    for i in range(0, len(x), batch_size):
+        part = slice(i, i + batch_size)
+        found = analyzer.analyze(x[part], classes[part])
+        values = found if features is None else features(x[part])[0]
+        parts.append(mipin_map(found, values, MIPIN, x.shape[1:3]))
+    return np.concatenate(parts)
+
+
+def feature_maps(model: keras.Model, layers: Sequence[str]) -> Callable[[np.ndarray], list[np.ndarray]]:
+    """A function from what the model takes to the outputs of some of its layers."""
+    part = keras.Model(model.inputs, [model.get_layer(name).output for name in layers])
+    return lambda x: keras.tree.flatten(part.predict_on_batch(x))
+
+
+def mipin_map(attribution: np.ndarray, features: np.ndarray, reading: Reading, size: tuple[int, int]) -> np.ndarray:
+    """MIP-IN's attribution at a feature map as a map of the photograph.
+
+    Args:
+        attribution, features: ``(n, height, width, channels)`` of the layer.
+        reading: Its ``samples`` are not looked at.
+        size: Height and width of the photograph.
+
+    Returns:
+        float32 ``(n, *size)``, nowhere negative.
+    """
+    values = attribution * features if reading.times_feature else attribution
+    return np.maximum(reduced(values, reading.reduce, size), 0)
+
+
+def evenly(photographs: Photographs, wanted: int | None) -> Photographs:
+    """So many of the photographs, at equal distances; all where there are no more, or none are said."""
+    n = len(photographs.paths)
+    return photographs if wanted is None or wanted >= n else photographs.take(np.arange(wanted) * n // wanted)
+
+
+def box_accuracies(
+    photographs: Photographs,
+    preprocess: Callable[[np.ndarray], np.ndarray],
+    explain: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
+    batch_size: int = 64,
+) -> dict[str, np.ndarray]:
+    """How well maps find the boxes of photographs, of which only a batch is in memory.
+
+    Args:
+        photographs: With boxes.
+        preprocess: Of the model.
+        explain: From what the model takes and the labels to maps ``(b,
+            height, width)``, by name.
+        batch_size: Photographs at once.
+
+    Returns:
+        By name, each photograph's bounding-box accuracy: float64 ``(n,)``.
+    """
+    found: dict[str, list[np.ndarray]] = {}
+    for i in range(0, len(photographs.paths), batch_size):
+        part = photographs.take(range(i, min(i + batch_size, len(photographs.paths))))
+        for name, maps in explain(preprocess(part.pixels()), part.labels).items():
+            found.setdefault(name, []).append(bounding_box_accuracy(maps, part.masks()).per_image)
+    return {name: np.concatenate(each) for name, each in found.items()}
