@@ -158,8 +158,8 @@ def verdicts(result: dict[str, Any]) -> list[str]:
         f'- "The regions on the background, which are scored close to 0" (less than 0.1 % of the map lies on constant '
         f"pixels): {listed(silent)}. For MIP-IN by construction: a constant pixel's regression weights are 0. A "
         "gradient's are what the network was initialised with, which training never touched.",
-        f"- All three together: {listed(whole)}. MIP-IN's picture is {'' if 'MIP-IN' in whole else 'not '}what the paper "
-        "says.",
+        f"- All three together: {listed(whole)}. MIP-IN's picture is {'' if 'MIP-IN' in whole else 'not '}what "
+        "the paper says.",
         f'- "Accurate localization", "sharper and cleaner": {100 * mip["share"]["background"]:.0f} % of MIP-IN\'s map '
         "(in part what it says of the pixels around the digit) lies on pixels of 0, less for "
         f"{listed(cleaner)}; {100 * mip['share']['digit']:.0f} % lies on the digit, more for {listed(denser)}.",
