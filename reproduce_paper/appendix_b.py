@@ -50,13 +50,20 @@ def run(args: argparse.Namespace) -> pathlib.Path:
         analyzer = digits.fitted(title, trained, count, args, experiment.say, **rest)
         first, second = (analyzer.analyze(x, chosen) for chosen in classes)
         measured = class_sensitivity(first, second)
+        unsigned = np.minimum(measured.per_image, class_sensitivity(first, -second).per_image)
+        none = [~maps.reshape(len(maps), -1).any(axis=1) for maps in (first, second)]
+        both = ~none[0] & ~none[1]
         found[title] = {
             "distance": measured.distance,
             "interval": list(bootstrap_interval(measured.per_image, seed=args.seed)),
+            "unsigned": float(unsigned.mean()),
+            "unsigned_interval": list(bootstrap_interval(unsigned, seed=args.seed)),
             "per_pair": [float(measured.per_image[of_image == i].mean()) for i in range(len(pairs))],
             "identical": measured.identical,
-            "empty": measured.empty,
-            "cosine": cosine(first, second),
+            "one_zero": int((none[0] ^ none[1]).sum()),
+            "both_zero": int((none[0] & none[1]).sum()),
+            "distance_of_two": float(measured.per_image[both].mean()) if both.any() else None,
+            "cosine": cosine(first[both], second[both]) if both.any() else None,
         }
         experiment.say(f"{title}: {measured.distance:.2f}")
     experiment.result |= {
@@ -70,12 +77,11 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     return experiment.write(markdown(experiment.result))
 
 
-def cosine(first: np.ndarray, second: np.ndarray) -> float | None:
-    """The mean cosine of an image's two maps, over the images where neither is 0; None where there is none."""
+def cosine(first: np.ndarray, second: np.ndarray) -> list[float]:
+    """The cosine of an image's two maps, and its absolute value, each a mean over the images; no map is all zero."""
     a, b = (digits.scaled(maps).reshape(len(maps), -1) for maps in (first, second))
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    there = lengths > 0
-    return float(((a * b).sum(axis=1)[there] / lengths[there]).mean()) if there.any() else None
+    cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
+    return [float(cosines.mean()), float(np.abs(cosines).mean())]
 
 
 def bars(found: dict[str, dict[str, Any]]) -> Figure:
@@ -100,73 +106,96 @@ def bars(found: dict[str, dict[str, Any]]) -> Figure:
 
 def markdown(result: dict[str, Any]) -> str:
     """The page."""
-    header = ["method", "paper", "ours", "95 %", "pair by pair", "cosine", "identical", "a map is 0"]
+    n = result["images"]
+    header = ["method", "paper", "ours", "95 %", "up to sign", "95 %", "cosine", "absolute"]
     lines = [
-        [title, f"{PAPER[title]:.2f}", f"{found['distance']:.2f}", span(found)]
-        + [" ".join(f"{value:.1f}" for value in found["per_pair"])]
-        + ["-" if found["cosine"] is None else f"{found['cosine']:+.2f}"]
-        + [f"{100 * found[key] / result['images']:.0f} %" for key in ("identical", "empty")]
+        [title, f"{PAPER[title]:.2f}", f"{found['distance']:.2f}", span(found["interval"])]
+        + [f"{found['unsigned']:.2f}", span(found["unsigned_interval"])]
+        + ([f"{found['cosine'][0]:+.2f}", f"{found['cosine'][1]:.2f}"] if found["cosine"] else ["-", "-"])
         for title, found in result["methods"].items()
     ]
-    pairs = ", ".join(f"{a} and {b}" for a, b in result["pairs"])
+    pairs = [f"{a} and {b}" for a, b in result["pairs"]]
+    by_pair = [
+        [title, *(f"{value:.2f}" for value in found["per_pair"])]
+        + [f"{100 * found[key] / n:.0f} %" for key in ("identical", "one_zero", "both_zero")]
+        for title, found in result["methods"].items()
+    ]
     return f"""# Appendix B: the distance between two classes' maps on MNIST
 
 ![Mean l2 distances of eight methods, the paper's and ours]({result["pictures"][0]})
 
 {report.table(header, lines)}
 
-The l2 distance between an image's maps for two classes, mean over {result["images"]:,} test images, with a 95 %
-bootstrap interval. Each map is first divided by its largest absolute value; the paper does not say how it scales maps,
-and without a scale of their own the distances of methods could not be compared. The paper draws two class labels and
-does not name them here; ours are {len(result["pairs"])} pairs drawn at random, so that each class is in one ({pairs}),
-each on {result["images"] // len(result["pairs"]):,} of the images. Cosine: of the two maps, which needs no scale (1:
-the same picture, 0: none in common, below 0: opposed), over the images where neither map is 0 throughout.
+The l2 distance between an image's maps for two classes, mean over {n:,} test images, with a 95 % bootstrap interval.
+Each map is first divided by its largest absolute value; the paper does not say how it scales maps, and without a scale
+of their own the distances of methods could not be compared. "Up to sign": the smaller of the distances to the other
+map and to its negative. What starts from the logit itself, as MIP-IN (A = Y), LRP and PatternAttribution do, gives a
+map with its signs turned over where a logit is negative; two such maps are far apart and the same picture. Cosine: of
+the two maps, and its absolute value, which need no scale (1: the same picture, 0: nothing in common), over the images
+where neither map is 0 throughout.
+
+The paper draws two class labels and does not name them here. Ours are {len(pairs)} pairs drawn at random, each class
+in one, each pair on {n // len(pairs):,} of the images. By pair, and how often the two maps are identical, or one or
+both of them 0 throughout:
+
+{report.table(["distance", *pairs, "identical", "one 0", "both 0"], by_pair)}
 
 {chr(10).join(verdicts(result))}
 
 Model: the CNN of Table 4, {digits.trained_on(result["about"])}. MIP-IN and PatternAttribution are fitted on
-{result["fit_images"]:,} training images, of all classes (the paper: 50,000); MIP-IN down to the pixels.
+{result["fit_images"]:,} of them, of all classes (the paper: 50,000); MIP-IN down to the pixels.
 """
 
 
-def span(found: dict[str, Any]) -> str:
+def span(interval: list[float]) -> str:
     """An interval, for a table."""
-    low, high = found["interval"]
+    low, high = interval
     return f"[{low:.2f}, {high:.2f}]"
 
 
 def verdicts(result: dict[str, Any]) -> list[str]:
     """What the paper concludes, and whether our numbers say so."""
-    found = result["methods"]
+    found, n = result["methods"], result["images"]
+    order = ordered({title: numbers["distance"] for title, numbers in found.items()})
+    unsigned = ordered({title: numbers["unsigned"] for title, numbers in found.items()})
+    alike = ordered({title: numbers["cosine"][1] for title, numbers in found.items() if numbers["cosine"]})
+    taylor = found["Deep Taylor"]
+    lines = [
+        "- MIP-IN, gradient, SmoothGrad and LRP-epsilon are more class-sensitive than Guided Backpropagation and "
+        f"PatternAttribution, as the paper says, by intervals that do not meet: {outcome(found, 'interval')} Up to "
+        f"sign: {outcome(found, 'unsigned_interval')}",
+        f"- From the largest distance to the smallest: {', '.join(order)}. Up to sign: {', '.join(unsigned)}. The "
+        f"paper: {', '.join(ordered(PAPER))}. MIP-IN is number {order.index('MIP-IN') + 1} of {len(order)}, up to sign "
+        f"number {unsigned.index('MIP-IN') + 1}, in the paper number {ordered(PAPER).index('MIP-IN') + 1}.",
+        f"- By the cosine's absolute value, which neither scale nor sign enters, the two maps differ most for "
+        f"{alike[-1]} ({found[alike[-1]]['cosine'][1]:.2f}) and least for {alike[0]} "
+        f"({found[alike[0]]['cosine'][1]:.2f}).",
+        f"- Deep Taylor's two situations (section 6.4.2): for {taylor['one_zero']:,} of {n:,} images one map is 0 "
+        f"throughout, as that class's logit is not positive, for {taylor['both_zero']:,} both are",
+    ]
+    if taylor["cosine"]:
+        lines[-1] += (
+            f"; for the other {n - taylor['one_zero'] - taylor['both_zero']:,} the distance is "
+            f"{taylor['distance_of_two']:.2f} and the cosine {taylor['cosine'][0]:.2f}"
+        )
+    lines[-1] += "."
+    return lines
+
+
+def outcome(found: dict[str, dict[str, Any]], interval: str) -> str:
+    """Whether each of ``SENSITIVE`` lies above each of ``INSENSITIVE``, or which do not."""
     wrong = [
         f"{high} not above {low}"
         for high in SENSITIVE
         for low in INSENSITIVE
-        if found[high]["interval"][0] <= found[low]["interval"][1]
+        if found[high][interval][0] <= found[low][interval][1]
     ]
-    order = sorted(found, key=lambda title: -found[title]["distance"])
-    alike = sorted((title for title in found if found[title]["cosine"] is not None), key=lambda t: found[t]["cosine"])
-    taylor = found["Deep Taylor"]
-    n = result["images"]
-    return [
-        "- MIP-IN, gradient, SmoothGrad and LRP-epsilon are more class-sensitive than Guided Backpropagation and "
-        "PatternAttribution, as the paper says, by intervals that do not meet: "
-        + ("**so it is here**." if not wrong else f"**it was not so here**: {'; '.join(wrong)}."),
-        f"- From the largest distance to the smallest, ours: {', '.join(order)}. The paper's: "
-        f"{', '.join(sorted(PAPER, key=lambda title: -PAPER[title]))}. MIP-IN is {place(order, 'MIP-IN')} of "
-        f"{len(order)} here and {place(sorted(PAPER, key=lambda title: -PAPER[title]), 'MIP-IN')} there.",
-        f"- By the cosine, which no scale enters, the two maps differ most for {alike[0]} "
-        f"({found[alike[0]]['cosine']:+.2f}) and least for {alike[-1]} ({found[alike[-1]]['cosine']:+.2f}).",
-        f"- Deep Taylor's two situations (section 6.4.2): its two maps are the same, up to a factor, for "
-        f"{taylor['identical']:,} of {n:,} images, and one or both are 0 throughout, as the class's logit is not "
-        f"positive, for {taylor['empty']:,}; {n - taylor['identical'] - taylor['empty']:,} are in neither.",
-    ]
+    return "**so it is here**." if not wrong else f"**it was not so here**: {', '.join(wrong)}."
 
 
-def place(order: list[str], title: str) -> str:
-    """Where in an order, as a word."""
-    number = order.index(title) + 1
-    return {1: "first", 2: "second", 3: "third"}.get(number, f"{number}th")
+def ordered(numbers: dict[str, float]) -> list[str]:
+    """The names, from the largest number to the smallest."""
+    return sorted(numbers, key=lambda title: -numbers[title])
 
 
 def beside(result: dict[str, Any]) -> list[report.Beside]:
@@ -175,7 +204,7 @@ def beside(result: dict[str, Any]) -> list[report.Beside]:
         f"{result['images']:,} MNIST test images, {len(result['pairs'])} random pairs of classes; CNN of Table 4, "
         f"{100 * result['about']['accuracy']:.1f} % right; maps scaled to 1 (the paper's scale is unknown)"
     )
-    ours = {title: f"{found['distance']:.2f} {span(found)}" for title, found in result["methods"].items()}
+    ours = {title: f"{one['distance']:.2f} {span(one['interval'])}" for title, one in result["methods"].items()}
     return [
         report.Beside("Appendix B", f"{title}, l2 distance", f"{PAPER[title]:.2f}", text, setting)
         for title, text in ours.items()

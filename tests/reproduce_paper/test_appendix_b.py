@@ -8,10 +8,9 @@ from tests import small_digits
 
 
 def test_cosine():
-    maps = np.array([[1.0, 0.0], [3.0, 4.0], [0.0, 0.0]])
-    assert appendix_b.cosine(maps, maps * [[2], [-1], [1]]) == pytest.approx(0)
-    assert appendix_b.cosine(maps, maps[::-1] * [[1], [5], [1]]) == pytest.approx(1)
-    assert appendix_b.cosine(maps[2:], maps[:1]) is None
+    maps = np.array([[1.0, 0.0], [3.0, 4.0]])
+    assert appendix_b.cosine(maps, maps * [[2], [-1]]) == pytest.approx([0, 1])
+    assert appendix_b.cosine(maps, np.array([[0.0, 1.0], [0.0, -1.0]])) == pytest.approx([-0.4, 0.4])
 
 
 @pytest.mark.medium
@@ -23,6 +22,7 @@ def test_run(tmp_path, monkeypatch):
     for found in result["methods"].values():
         low, high = found["interval"]
         assert low <= found["distance"] <= high
+        assert found["unsigned"] <= found["distance"] and found["unsigned"] <= found["unsigned_interval"][1]
         assert found["distance"] == pytest.approx(np.mean(found["per_pair"]))
     rows = appendix_b.beside(result)
     assert {row.paper for row in rows} == {f"{value:.2f}" for value in appendix_b.PAPER.values()}
@@ -34,16 +34,22 @@ def test_the_words_follow_the_numbers():
         return {
             "distance": distance,
             "interval": [distance - 0.1, distance + 0.1],
-            "cosine": cosine,
-            "identical": 3,
-            "empty": 2,
+            "unsigned": distance,
+            "unsigned_interval": [distance, distance],
+            "cosine": [cosine, cosine],
+            "distance_of_two": 0.5,
+            "one_zero": 2,
+            "both_zero": 1,
         }
 
     found = {title: method(value, 1 - value / 10) for title, value in appendix_b.PAPER.items()}
     lines = appendix_b.verdicts({"methods": found, "images": 10})
-    assert "**so it is here**" in lines[0] and "MIP-IN is 5th of 8 here and 5th there" in lines[1]
+    assert (
+        "**so it is here**" in lines[0]
+        and "MIP-IN is number 5 of 8, up to sign number 5, in the paper number 5" in lines[1]
+    )
     assert "most for Gradient" in lines[2] and "least for PatternAttribution" in lines[2]
-    assert "for 3 of 10 images" in lines[3] and "for 2; 5 are in neither" in lines[3]
+    assert "for 2 of 10 images" in lines[3] and "for the other 7 the distance is 0.50" in lines[3]
     found["MIP-IN"] = method(2.1, 0.5)
     line = appendix_b.verdicts({"methods": found, "images": 10})[0]
-    assert line.endswith("**it was not so here**: MIP-IN not above Guided Backprop.")
+    assert "**it was not so here**: MIP-IN not above Guided Backprop. Up to sign: **so it is here**." in line

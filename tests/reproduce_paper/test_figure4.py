@@ -34,7 +34,7 @@ def test_run(tmp_path, monkeypatch):
     result, page = small_digits.result(tmp_path, "figure4")
     assert list(result["models"]) == ["MLP-M", "CNN-C"]
     for found in result["models"].values():
-        assert found["shown"]["images"] == 3 and found["measured"]["images"] == 60
+        assert found["shown"]["images"] == 3 and found["measured"]["images"] == 100
         assert found["measured"]["apc"] < 30 and "sample logits" not in found["measured"]
     assert "CNN-M" not in page and "within 25 %" in page
 

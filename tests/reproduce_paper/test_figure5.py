@@ -43,7 +43,7 @@ def test_run(tmp_path, monkeypatch):
     monkeypatch.setattr(figure5, "TITLES", ["MIP-IN", "Gradient", "LRP-epsilon"])
     figure5.run(small_digits.arguments(tmp_path))
     result, page = small_digits.result(tmp_path, "figure5")
-    assert list(result["methods"]) == figure5.TITLES and result["constant_pixels"] == 28
+    assert list(result["methods"]) == figure5.TITLES and result["constant_pixels"] == 44
     share = {title: found["share"]["constant"] for title, found in result["methods"].items()}
     assert share["MIP-IN"] < 1e-6 < 0.05 < share["Gradient"]
     assert result["methods"]["MIP-IN"]["mean"]["digit"][0] > 0 and "All three together: " in page
