@@ -34,9 +34,9 @@ class Scale(NamedTuple):
     photographs: int = 40  # explained
     digits: int = 100
     photo_fit: int = 500  # images that the methods which learn are fitted on
-    digit_fit: int = 1000
+    digit_fit: int = 500
     smooth: int = 16  # SmoothGrad's noisy copies of an image
-    rows: int = 1 << 14  # that MIP-IN's regressions take of a convolution
+    rows: int = 1 << 13  # that MIP-IN's regressions take of a convolution
 
 
 QUICK = Scale(8, 10, 40, 60, 4, 1 << 11)
@@ -122,9 +122,17 @@ def maps_of(analyzer: mipin_keras.Analyzer, case: Case, reading: str) -> Maps:
     return Maps(reduced(found, "sum", sizes), reduced(found, reading, sizes))
 
 
-def alike(found: Maps, trained: Maps) -> dict[str, float]:
-    """The means over the samples of each similarity: of signed maps, and of maps as they are read."""
+def alike(found: Maps, trained: Maps) -> dict[str, float | None]:
+    """The mean similarities of signed maps, and of maps as they are read.
+
+    Where a map is constant nothing can be said: such samples are counted, not
+    averaged in. A method has none, say, for a negative logit, and no map at
+    all is not a map that has changed. None where all are.
+    """
     signed, read = similarity(found.signed, trained.signed), similarity(found.read, trained.read)
+    if read.ssim is None:
+        raise ValueError(f"expected maps that are images large enough for SSIM, received shape {found.read.shape}")
+    constant = signed.constant | read.constant
     means = {
         "spearman": signed.spearman,
         "spearman_absolute": read.spearman_absolute,
@@ -132,9 +140,8 @@ def alike(found: Maps, trained: Maps) -> dict[str, float]:
         "cosine": signed.cosine,
         "cosine_absolute": read.cosine_absolute,
     }
-    if read.ssim is None:
-        raise ValueError(f"expected maps large enough for SSIM's window, received {read.ssim} of {found.read.shape}")
-    return {key: float(np.mean(values)) for key, values in means.items()} | {"constant": read.constant}
+    some = {key: None if constant.all() else float(values[~constant].mean()) for key, values in means.items()}
+    return some | {"constant": int(constant.sum())}
 
 
 def analyzer_of(title: str, model: keras.Model, case: Case, scale: Scale, seed: int) -> mipin_keras.Analyzer:
@@ -174,9 +181,8 @@ def measure(case: Case, scale: Scale, seed: int, say: Callable[[str], None]) -> 
             say(f"{case.title}: {title} learns the trained model")
             analyzers[title].fit(case.fit, 50)
         trained[title] = maps_of(analyzers[title], case, case.readings[title])
-    logits = analyzers["Gradient"].logits(case.x)
-    rows = np.arange(len(case.x))
-    sure = int(np.argmax(logits[rows, case.classes] - logits.max(axis=1, initial=0)))
+    shares = case.model.predict(case.x, 50, verbose=0)
+    sure = int(np.argmax(shares[np.arange(len(case.x)), case.classes]))
     curves: dict[str, dict[str, Any]] = {}
     shown: dict[str, list] = {}
     for label, title, _ in CURVES:
@@ -201,7 +207,7 @@ def measure(case: Case, scale: Scale, seed: int, say: Callable[[str], None]) -> 
     about = {
         "title": case.title, "model": case.about, "images": len(case.x), "shape": list(case.x.shape[1:]),
         "classes": len(set(case.classes.tolist())), "feature_map": case.layer, "layers": layers, "curves": curves,
-        "right": float(np.mean(logits.argmax(axis=1) == case.classes)), "sample": sure,
+        "right": float(np.mean(shares.argmax(axis=1) == case.classes)), "sample": sure,
     }  # fmt: skip
     return about, shown
 

@@ -25,9 +25,10 @@ KEEPS, APART = 0.5, 0.2
 
 
 def upper(found: dict[str, Any], curve: str, measure: str = "spearman_absolute") -> float:
-    """The mean similarity while the upper half of the layers is randomised, from the output down."""
+    """The mean similarity while the upper half of the layers is randomised, from the output down; NaN without maps."""
     after = found["curves"][curve]["after"]
-    return float(np.mean([stage[measure] for stage in after[: max(len(after) // 2, 1)]]))
+    values = [stage[measure] for stage in after[: max(len(after) // 2, 1)] if stage[measure] is not None]
+    return float(np.mean(values)) if values else float("nan")
 
 
 def as_known(found: dict[str, Any]) -> bool:
@@ -63,8 +64,10 @@ def curves(found: dict[str, Any]) -> Figure:
     axes = figure.subplots(-(-(count + 1) // 3), 3, sharex=True, sharey=True, squeeze=False).ravel()
     for ax, (label, curve) in zip(axes, found["curves"].items(), strict=False):
         for measure, (name, color, line, marker) in DRAWN.items():
-            ax.plot([stage[measure] for stage in curve["after"]], line, color=color, marker=marker, ms=4, label=name)
-        ax.axhline(curve["other"]["spearman_absolute"], color="0.5", lw=1, label="another image's map (absolute)")
+            values = np.array([stage[measure] for stage in curve["after"]], float)  # None, no maps, as NaN: a gap
+            ax.plot(values, line, color=color, marker=marker, ms=4, label=name)
+        if curve["other"]["spearman_absolute"] is not None:
+            ax.axhline(curve["other"]["spearman_absolute"], color="0.5", lw=1, label="another image (absolute)")
         ax.set_title(label, fontsize=9)
         ax.set_ylim(-0.3, 1.05)
         ax.grid(alpha=0.3)
@@ -130,12 +133,13 @@ def table(found: dict[str, Any]) -> str:
         cells = [upper(found, label, measure) for measure in ("spearman", "spearman_absolute", "ssim", "cosine")]
         cells += [one[measure] for one in (last, other) for measure in ("spearman_absolute", "ssim")]
         constant = sum(stage["constant"] for stage in curve["after"])
-        rows.append([label, *(f"{value:.2f}" for value in cells), constant])
+        rows.append([label, *map(written, cells), constant])
     return (
         f"{report.table(header, rows)}\n\nFirst four columns: mean over the first {half} of {len(found['layers'])} "
         'randomised layers, those nearest to the output. "Other image": two maps of different images by the trained '
-        "model, which says how much is the images' and the method's common pattern. \"Constant\": maps, of all stages, "
-        f"that were constant and counted as 0 (of {found['images'] * len(found['layers'])})."
+        "model, which says how much is the images' and the method's common pattern. \"Constant\": pairs of maps, "
+        f"of all {found['images'] * len(found['layers'])}, that were left out because one is constant: Deep Taylor has "
+        "no map where the explained value is negative."
     )
 
 
@@ -150,18 +154,26 @@ def refitted(found: dict[str, Any]) -> str:
         all_fit, all_without = (found["curves"][one]["after"][-1]["spearman_absolute"] for one in (label, kept))
         more = "more" if without > with_fit else "no more"
         lines.append(
-            f"- {curve['method']} keeps {with_fit:.2f} over the upper half if it is fitted anew after each layer, and "
-            f"{without:.2f} if not: what it learned of the trained model holds the map together {more} than what it "
-            f"learns of a random one. With all layers random: {all_fit:.2f} and {all_without:.2f}, between different "
-            f"images {curve['other']['spearman_absolute']:.2f}."
+            f"- {curve['method']} keeps {written(with_fit)} over the upper half if it is fitted anew after each layer, "
+            f"and {written(without)} if not: what it learned of the trained model holds the map together {more} than "
+            f"what it learns of a random one. With all layers random: {written(all_fit)} and {written(all_without)}, "
+            f"between different images {written(curve['other']['spearman_absolute'])}."
         )
     return "\n".join(lines)
+
+
+def written(value: float | None) -> str:
+    """A similarity; a dash where there were no maps to compare."""
+    return "-" if value is None or np.isnan(value) else f"{value:.2f}"
 
 
 def place(found: dict[str, Any]) -> str:
     """Where MIP-IN, fitted anew, stands among the methods: the less is kept, the better the check is passed."""
     titles = [label for label, curve in found["curves"].items() if label == curve["method"]]
+    titles = [label for label in titles if not np.isnan(upper(found, label))]
     order = sorted(titles, key=lambda label: upper(found, label))
+    if "MIP-IN" not in order:
+        return "MIP-IN has no maps that can be compared."
     at = order.index("MIP-IN") + 1
     standing = "it leads" if at == 1 else f"it does not lead: {order[0]} keeps least"
     return (

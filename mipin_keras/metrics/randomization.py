@@ -33,8 +33,8 @@ class Similarity(NamedTuple):
             images (n, H, W[, C]) of at least 11x11 pixels.
         cosine: float64 (n,): of the angle between their values.
         cosine_absolute: float64 (n,): the same of absolute values.
-        constant: how many pairs have a map that is constant, or whose absolute values are. It ranks nothing: its rank
-            correlation with any map, even itself, is 0 here. So is the cosine with a map of zeros.
+        constant: bool (n,): whether a map of the pair is constant, or its absolute values are. It ranks nothing: its
+            rank correlation with any map, even itself, is 0 here. So is the cosine with a map of zeros.
     """
 
     spearman: NDArray[np.float64]
@@ -42,7 +42,7 @@ class Similarity(NamedTuple):
     ssim: NDArray[np.float64] | None
     cosine: NDArray[np.float64]
     cosine_absolute: NDArray[np.float64]
-    constant: int
+    constant: NDArray[np.bool_]
 
 
 def similarity(first: ArrayLike, second: ArrayLike) -> Similarity:
@@ -73,7 +73,7 @@ def similarity(first: ArrayLike, second: ArrayLike) -> Similarity:
         ssim=_ssim(a, b),
         cosine=_cosines(*rows),
         cosine_absolute=_cosines(*sizes),
-        constant=int(np.any(flat, axis=0).sum()),
+        constant=np.any(flat, axis=0),
     )
 
 
