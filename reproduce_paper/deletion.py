@@ -182,7 +182,7 @@ def picture(measures: Mapping[str, Any]) -> Figure:
 
     lines = -(-len(measures) // 2)
     figure = Figure(figsize=(7.5, 3.0 * lines + 1.1), layout="constrained")
-    axes = figure.subplots(lines, 2, sharex=True, sharey=True).flat
+    axes = figure.subplots(lines, 2, sharey=True).flat
     styles: dict[str, dict[str, Any]] = {
         "MIP-IN": {"color": "red", "linewidth": 2.5, "zorder": 3},
         RANDOM: {"color": "black", "linestyle": "--"},
@@ -195,9 +195,11 @@ def picture(measures: Mapping[str, Any]) -> Figure:
         for title, one in found["rankings"].items():
             ax.plot(found["shares"], one["curve"], label=title, **styles[title])
         ax.set_title(name, fontsize=11)
-        ax.set(xlim=(0, 1), ylim=(0, None))
+        ax.set_xlabel(f"share of the pixels {'replaced' if name.startswith('deletion') else 'put back'}", fontsize=10)
+        ax.set_xlim(0, 1)
         ax.grid(color="0.9")
-    figure.supxlabel("share of the pixels replaced or put back", fontsize=10)
+    figure.axes[0].set_ylim(bottom=0)
+    figure.get_layout_engine().set(wspace=0.06)
     figure.supylabel("probability of the class", fontsize=10)
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
@@ -247,8 +249,8 @@ model, show how much that alone does.
 def verdict(measure: str, rankings: Mapping[str, Mapping[str, Any]]) -> str:
     """Who leads, where MIP-IN stands, and who does no better than what knows nothing of the model."""
     sign = 1 if measure.startswith("deletion") else -1
-    order = sorted((title for title in rankings if title in methods.METHODS), key=lambda t: sign * rankings[t]["area"])
     area = {title: rankings[title]["area"] for title in rankings}
+    order = sorted(methods.METHODS, key=lambda title: (sign * area[title], title != "MIP-IN"))
     word, place = "smallest" if sign > 0 else "largest", order.index("MIP-IN") + 1
     text = f"**{measure}**: the {word} area is that of {order[0]}, {area[order[0]]:.3f}"
     if place == 1:

@@ -140,7 +140,10 @@ def play(
         found[title], shown[title] = metrics.positive_share(maps, inside), maps[:8].copy()
     prior = metrics.centre_prior(test.size)
     found[CENTRE] = metrics.positive_share(np.broadcast_to(prior - prior.min(), inside.shape), inside)
-    captions = {title: [f"{100 * share:.0f} %" for share in found[title].per_image[:8]] for title in shown}
+    captions = {
+        title: ["none" if np.isnan(share) else f"{100 * share:.0f} %" for share in found[title].per_image[:8]]
+        for title in shown
+    }
     titles = [test.names[label] for label in labels[:2].reshape(-1)]
     figure = sheet(np.repeat(pixels[:2], 4, axis=0), shown, titles, captions)
     return {"about": about, "methods": summary(found, args.seed)}, figure
@@ -220,6 +223,7 @@ def boxes(subjects: Mapping[str, Any]) -> Figure:
         ax.set_xlim(0, 1)
     axes[0].set_yticks(range(len(found["methods"])), list(found["methods"]), fontsize=10)
     axes[0].invert_yaxis()
+    figure.get_layout_engine().set(wspace=0.06)
     figure.supxlabel("share of the positive attribution in its own tile (dashed: chance)", fontsize=10)
     return figure
 
@@ -267,7 +271,7 @@ undefined and left out. Intervals are 95 % bootstraps over mosaics.
 
 def verdict(name: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
     """Who leads, where MIP-IN stands, and who is not above chance."""
-    order = sorted((title for title in rows if title in methods.METHODS), key=lambda title: -rows[title]["share"])
+    order = sorted(methods.METHODS, key=lambda title: (-rows[title]["share"], title != "MIP-IN"))
     place = order.index("MIP-IN") + 1
     text = f"**{name}**: {order[0]} leads with {rows[order[0]]['share']:.3f}"
     if place == 1:
