@@ -24,7 +24,8 @@ CURVES = [
     for title in methods.METHODS
     for kept in (("", KEPT) if title in methods.LEARNED else ("",))
 ]
-#: Both start from 1 as in their papers: the value of a random logit may be negative, and turn the map around.
+# The value of a random logit may be negative, which turns a map around: all maps are those of a walk from 1.
+PROPORTIONAL = ("LRP-epsilon", "PatternAttribution", "MIP-IN")  # to the value that they start from
 OPTIONS = {"Guided Backprop": {"head": "one"}, "Deconvnet": {"head": "one"}}
 
 
@@ -115,11 +116,14 @@ class Maps(NamedTuple):
     read: np.ndarray
 
 
-def maps_of(analyzer: mipin_keras.Analyzer, case: Case, reading: str) -> Maps:
-    """An analyzer's maps of the case's samples, for their own classes."""
+def maps_of(title: str, analyzer: mipin_keras.Analyzer, case: Case) -> Maps:
+    """A method's maps of the case's samples, for their own classes; turned around where they start below 0."""
     found = analyzer.analyze(case.x, case.classes, batch_size=50)
+    if title in PROPORTIONAL:
+        logits = analyzer.logits(case.x)[np.arange(len(case.x)), case.classes]
+        found = found * np.where(logits < 0, -1, 1).reshape(-1, *[1] * (found.ndim - 1)).astype(found.dtype)
     sizes = case.x.shape[1:-1]
-    return Maps(reduced(found, "sum", sizes), reduced(found, reading, sizes))
+    return Maps(reduced(found, "sum", sizes), reduced(found, case.readings[title], sizes))
 
 
 def alike(found: Maps, trained: Maps) -> dict[str, float | None]:
@@ -180,7 +184,7 @@ def measure(case: Case, scale: Scale, seed: int, say: Callable[[str], None]) -> 
         if title in methods.LEARNED:
             say(f"{case.title}: {title} learns the trained model")
             analyzers[title].fit(case.fit, 50)
-        trained[title] = maps_of(analyzers[title], case, case.readings[title])
+        trained[title] = maps_of(title, analyzers[title], case)
     shares = case.model.predict(case.x, 50, verbose=0)
     sure = int(np.argmax(shares[np.arange(len(case.x)), case.classes]))
     curves: dict[str, dict[str, Any]] = {}
@@ -200,7 +204,7 @@ def measure(case: Case, scale: Scale, seed: int, say: Callable[[str], None]) -> 
                     carry(analyzers[title], copies[label])
             if title in methods.LEARNED and not kept:
                 copies[label].fit(case.fit, 50)
-            found = maps_of(copies[label], case, case.readings[title])
+            found = maps_of(title, copies[label], case)
             curves[label]["after"].append(alike(found, trained[title]))
             shown[label].append(found.read[sure])
         say(f"{case.title}: {layer} is random")

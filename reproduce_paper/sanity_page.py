@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 #: The similarities that are drawn: name, colour (Okabe and Ito's, for any eyes), line, marker.
 DRAWN = {
-    "spearman": ("rank correlation", "#0072B2", "-", "o"),
-    "spearman_absolute": ("of absolute values", "#D55E00", "--", "s"),
+    "spearman": ("rank correlation, signed", "#0072B2", "-", "o"),
+    "spearman_absolute": ("rank correlation, absolute", "#D55E00", "--", "s"),
     "ssim": ("SSIM", "#009E73", ":", "^"),
 }
 COLUMNS = 8  # of the picture of maps, the trained model's first
@@ -67,7 +67,7 @@ def curves(found: dict[str, Any]) -> Figure:
             values = np.array([stage[measure] for stage in curve["after"]], float)  # None, no maps, as NaN: a gap
             ax.plot(values, line, color=color, marker=marker, ms=4, label=name)
         if curve["other"]["spearman_absolute"] is not None:
-            ax.axhline(curve["other"]["spearman_absolute"], color="0.5", lw=1, label="another image (absolute)")
+            ax.axhline(curve["other"]["spearman_absolute"], color="0.5", lw=1, label="another image, absolute")
         ax.set_title(label, fontsize=9)
         ax.set_ylim(-0.3, 1.05)
         ax.grid(alpha=0.3)
@@ -138,8 +138,8 @@ def table(found: dict[str, Any]) -> str:
         f"{report.table(header, rows)}\n\nFirst four columns: mean over the first {half} of {len(found['layers'])} "
         'randomised layers, those nearest to the output. "Other image": two maps of different images by the trained '
         "model, which says how much is the images' and the method's common pattern. \"Constant\": pairs of maps, "
-        f"of all {found['images'] * len(found['layers'])}, that were left out because one is constant: Deep Taylor has "
-        "no map where the explained value is negative."
+        f"of all {found['images'] * len(found['layers'])}, that were left out because one is constant: all zero, as "
+        "Deep Taylor's is where the explained value is negative, PatternAttribution's where no image makes it positive."
     )
 
 
@@ -197,9 +197,11 @@ lower the curve, the better a method passes. The MIP-IN paper has no such check;
 Backpropagation fails and the gradient passes, and an experiment that does not show it is wrong.
 
 Signed values are the sums over a map's channels. The others are of one value a pixel as Table 2 reads each method (the
-mean of absolute values for pixels, of the positive part for MIP-IN's feature maps). Guided Backprop and Deconvnet start
-from 1 at the explained output, as in their papers; LRP, Deep Taylor, PatternAttribution and MIP-IN start from its
-value, which changes its sign at random once the last layer is random: their signed columns fall for that alone."""
+mean of absolute values for pixels, of the positive part for MIP-IN's feature maps); on MNIST they are the same maps.
+A random logit is often negative, and a method that starts from its value then gives the map with all signs turned. So
+that this is not taken for a change, Guided Backprop and Deconvnet start from 1, as in their papers, and the maps of
+LRP, PatternAttribution and MIP-IN, which are proportional to that value, are divided by its sign. LRP's maps have the
+input as a factor, and keep its pattern, zeros included, whatever the model is."""
 
 _REFITTED = """## Refitted and not refitted
 
@@ -208,5 +210,5 @@ learn the network as it has become, as a user would who explains it. A map that 
 architecture, which the randomised network still has. *Not refitted*: what was learned of the trained model is used
 with the randomised network's activations, masks and, in max-pooling, places of the maxima. A map that stays then comes
 from the learned inverse, which still knows the trained model; what changes comes from the network that is explained.
-With only the last layer random nothing changes for MIP-IN that is not refitted but the explained value: its map is the
-trained one times a number. Whether a method that learns passes is said by its *refitted* curve."""
+With only the last layer random nothing changes for MIP-IN that is not refitted but the explained value, and its map
+not at all. Whether a method that learns passes is said by its *refitted* curve."""
