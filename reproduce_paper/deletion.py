@@ -33,11 +33,11 @@ RANDOM, CENTRE = "random ranking", "centre prior"
 class Scale(NamedTuple):
     """How much of everything a run takes."""
 
-    photographs: int = 100  # of those that the model classifies rightly
+    photographs: int = 80  # of those that the model classifies rightly
     candidates: int = 2000  # test photographs that are looked at to find them
     digits: int = 300
     fit_digits: int = 5000
-    steps: int = 16
+    steps: int = 12
 
 
 QUICK = Scale(photographs=12, candidates=300, digits=20, fit_digits=300, steps=8)
