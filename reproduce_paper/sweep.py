@@ -39,7 +39,7 @@ class Scale(NamedTuple):
 
     photographs: int = 500  # that maps are measured on
     fit_images: int = 2000  # that methods are fitted on: others
-    rows: int = 1 << 14  # of each convolution's regression
+    rows: int = 1 << 13  # of each convolution's regression
     noises: int = 32  # of SmoothGrad
 
 

@@ -19,7 +19,8 @@ def found(best, layers, channels, right=0.5):
         for r in sweep.READINGS
     }
     return {
-        "about": {}, "right": right, "photographs": 500, "mipin": mipin, "grad_cam": {layer: 1 - value for layer, value in layers.items()},
+        "about": {}, "right": right, "photographs": 500, "mipin": mipin,
+        "grad_cam": {layer: 1 - value for layer, value in layers.items()},
         "channels": {"Gradient": dict(zip(sweep.CHANNELS, channels, strict=True))},
     }  # fmt: skip
 
