@@ -130,12 +130,6 @@ def mipin_map(attribution: np.ndarray, features: np.ndarray, reading: Reading, s
     return np.maximum(reduced(values, reading.reduce, size), 0)
 
 
-def evenly(photographs: Photographs, wanted: int | None) -> Photographs:
-    """So many of the photographs, at equal distances; all where there are no more, or none are said."""
-    n = len(photographs.paths)
-    return photographs if wanted is None or wanted >= n else photographs.take(np.arange(wanted) * n // wanted)
-
-
 def box_accuracies(
     photographs: Photographs,
     preprocess: Callable[[np.ndarray], np.ndarray],

@@ -40,7 +40,7 @@ class Scale(NamedTuple):
     photographs: int = 500  # that maps are measured on
     fit_images: int = 2000  # that methods are fitted on: others
     rows: int = 1 << 13  # of each convolution's regression
-    noises: int = 32  # of SmoothGrad
+    noises: int = 16  # of SmoothGrad
 
 
 QUICK = Scale(photographs=40, fit_images=200, rows=1 << 10, noises=2)
@@ -48,10 +48,10 @@ QUICK = Scale(photographs=40, fit_images=200, rows=1 << 10, noises=2)
 
 def split(train: Photographs, scale: Scale) -> tuple[Photographs, Photographs]:
     """Of the training photographs, those to measure on, with small boxes, and others to fit on; both evenly drawn."""
-    measured = methods.evenly(train.with_small_boxes(), scale.photographs)
+    measured = train.with_small_boxes().evenly(scale.photographs)
     used = set(measured.paths)
     others = train.take([i for i, path in enumerate(train.paths) if path not in used])
-    return measured, methods.evenly(others, scale.fit_images)
+    return measured, others.evenly(scale.fit_images)
 
 
 def key(reading: Reading) -> str:

@@ -63,7 +63,7 @@ def score(title: str, subject: Subject, shown: Photographs, train: Photographs, 
             title, subject.model, subject.layer, seed=args.seed, verbose=args.verbose if learned else 0, **options
         )
         if learned:
-            images = train if title == "MIP-IN" else methods.evenly(train, PATTERN_IMAGES)
+            images = train if title == "MIP-IN" else train.evenly(PATTERN_IMAGES)
             memory = {"memory": args.memory} if title == "MIP-IN" else {}
             analyzer.fit(images.stream(subject.preprocess, args.batch_size), **memory)
         found[indices] = methods.box_accuracies(
@@ -265,8 +265,9 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     experiment = report.Experiment("table2", args)
     shelf = gallery.load(args)
     less = QUICK if args.quick else {}
-    shown = methods.evenly(shelf.test.with_small_boxes(), args.limit or less.get("limit"))
-    train = methods.evenly(shelf.train, args.fit_images or less.get("fit_images"))
+    shown, train = shelf.test.with_small_boxes(), shelf.train
+    shown = shown.evenly(args.limit or less.get("limit", len(shown.paths)))
+    train = train.evenly(args.fit_images or less.get("fit_images", len(train.paths)))
     if not shown.paths:
         raise ValueError(f"expected test photographs with boxes under {LARGEST_SHARE:.0%}, received none")
     experiment.result |= {

@@ -62,12 +62,6 @@ def test_feature_maps(net, x):
     np.testing.assert_array_equal(one.reshape(12, 7, 2, 7, 2, 4).max(axis=(2, 4)), two)
 
 
-def test_evenly(shown):
-    assert [path.stem for path in methods.evenly(shown, 4).paths] == ["0", "3", "6", "9"]
-    assert methods.evenly(shown, None) is methods.evenly(shown, 12) is methods.evenly(shown, 13) is shown
-    assert len({path.stem for path in methods.evenly(shown, 11).paths}) == 11
-
-
 def test_box_accuracies_are_of_all_photographs_in_order(shown, x):
     sums = methods.box_accuracies(
         shown,
