@@ -258,7 +258,8 @@ class Analyzer(Archived):
             samples += len(x)
             if bar:
                 bar.update(i)
-        if bar:
+        if bar and bar.target is None:
+            bar.target = i  # not known before; Keras 3.5 cannot end a bar without it
             bar.update(i, finalize=True)
         return (total / samples).astype(np.float32)
 

@@ -188,7 +188,8 @@ class PatternNet(backward.BackwardAnalyzer):
                 sums[index].add(*found)
             if bar:
                 bar.update(i + 1)
-        if bar:
+        if bar and bar.target is None:
+            bar.target = i + 1  # not known before; Keras 3.5 cannot end a bar without it
             bar.update(i + 1, finalize=True)
         learned = {}
         for step in self.learned:

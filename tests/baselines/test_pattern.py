@@ -685,7 +685,13 @@ def test_verbose(verbose, capsys):
     for printed in (made_quiet, capsys.readouterr().out):
         assert ("pattern.net: the patterns of 3 layers" in printed) == bool(verbose)
         assert ("2/2" in printed) == bool(verbose)
+        assert verbose != 2 or printed.count("2/2") == 1
         assert bool(printed) == bool(verbose)
+    analyzer = made("pattern.net", mlp(), verbose=verbose).fit(lambda: iter([x[:32], x[32:]]))  # of unknown length
+    if verbose == 2:
+        assert capsys.readouterr().out.count("2/2") == 1
+        analyzer.analyze_class(lambda: iter([x[:32], x[32:]]), 0, verbose=2)
+        assert capsys.readouterr().out.count("2/2") == 1
     with pytest.raises(ValueError, match="verbose to be one of"):
         made("pattern.net", mlp()).fit(x, verbose=5)
 
