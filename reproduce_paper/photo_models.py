@@ -107,7 +107,7 @@ class PhotoRecipe(NamedTuple):
 
 
 RECIPES = {
-    "VGG": PhotoRecipe(vgg, "block4_conv3", 1e-3, 20),
+    "VGG": PhotoRecipe(vgg, "block4_conv2", 1e-3, 20),
     "ResNet": PhotoRecipe(resnet, "stage3_block2_out", 3e-3, 20),
 }
 

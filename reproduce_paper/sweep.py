@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+import mipin_keras
 from mipin_keras.metrics import bounding_box_accuracy, centre_prior
 from mipin_keras.reduction import reduced
 
@@ -39,7 +40,7 @@ class Scale(NamedTuple):
 
     photographs: int = 500  # that maps are measured on
     fit_images: int = 2000  # that methods are fitted on: others
-    rows: int = 1 << 13  # of each convolution's regression
+    rows: int = methods.ROWS  # of each convolution's regression
     noises: int = 16  # of SmoothGrad
 
 
@@ -104,7 +105,10 @@ def sweep_channels(
 
 def sweep_grad_cam(subject: Subject, shown: Photographs) -> dict[str, float]:
     """Grad-CAM's accuracy at every layer; its map has one value a pixel, so there are no channels to read."""
-    analyzers = {layer: methods.create("Grad-CAM", subject.model, layer) for layer in LAYERS[subject.name]}
+    analyzers = {
+        layer: mipin_keras.create_analyzer("grad_cam", subject.model, layer=layer, neuron_selection_mode="index")
+        for layer in LAYERS[subject.name]
+    }
     return accuracies(
         subject,
         shown,

@@ -46,7 +46,8 @@ def test_mipin_is_read_as_it_is_said(monkeypatch, net, x, shown, reduce, times_f
 def test_an_option_comes_before_the_reading(net):
     assert methods.create("MIP-IN", net, "conv2", samples="class").options["samples"] == "class"
     assert methods.create("MIP-IN", net).options["input_layer"] is None
-    assert methods.create("Grad-CAM", net, "conv1").options["layer"] == "conv1"
+    assert methods.create("MIP-IN", net, "conv2").options["rows"] == methods.ROWS
+    assert methods.create("Grad-CAM", net, "conv1").options["layer"] is None
 
 
 def test_the_other_methods_are_read_as_the_table_says(monkeypatch, net, x):

@@ -90,6 +90,9 @@ def test_the_defaults_are_what_the_sweep_chose():
     assert not result["quick"]
     assert sweep.choose(result["models"]) == result["choice"]
     assert sweep.differences(result["choice"]) == []
+    for name, layer in result["choice"]["grad_cam_layers"].items():  # which Grad-CAM takes by itself
+        analyzer = methods.create("Grad-CAM", photo_models.RECIPES[name].build())
+        assert analyzer.start == analyzer.graph.tensor_after(layer)
 
 
 def test_photographs_to_measure_on_are_not_those_to_fit_on():
