@@ -146,7 +146,7 @@ def setting(result: Mapping[str, Any]) -> str:
         f"{result['photographs']}. MIP-IN explains down to `{result['layer']}` and is fitted on {fit['MIP-IN']:,} "
         f"training photographs, PatternAttribution on {fit['PatternAttribution']:,}. MIP-IN's map is its attribution "
         f"there, resized to the photograph ({result['reading']}); a baseline's is its attribution of the pixels, "
-        f"absolute values averaged over the channels."
+        f"absolute values, the channels read as in Table 2."
     )
 
 

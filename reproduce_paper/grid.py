@@ -18,8 +18,8 @@ from .photographs import Photographs
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: How a map's channels become one value a pixel: with its sign, whose positive part is measured.
-READINGS = dict.fromkeys(methods.METHODS, "sum") | {"Grad-CAM": "mean", "MIP-IN": "relu_mean"}
+#: Read as in Table 2; the channels of the others' maps are summed with their signs, and the positive part is measured.
+POSITIVE = ("Grad-CAM", "MIP-IN")
 CENTRE = "centre prior"
 
 
@@ -155,7 +155,10 @@ def explain(title: str, analyzer: Any, subject: gallery.Subject, pixels: np.ndar
     for start in range(0, len(pixels), 16):
         x = np.repeat(subject.preprocess(pixels[start : start + 16]), 4, axis=0)
         classes = labels[start : start + 16].reshape(-1)
-        parts.append(analyzer.analyze(x, classes, batch_size=64, reduce=READINGS[title]))
+        if title in POSITIVE:
+            parts.append(methods.saliency(title, analyzer, x, classes))
+        else:
+            parts.append(analyzer.analyze(x, classes, batch_size=64, reduce="sum"))
     return np.concatenate(parts)
 
 
@@ -257,7 +260,7 @@ the score is the share of the map's positive attribution that lies in the tile o
 Rao et al. 2022). Chance is 0.25, for a map that knows nothing and for any prior of where objects lie: the centre
 prior scores 0.25 by symmetry. The paper does not play it. Maps at the pixels are summed over their channels with
 their signs, and the positive part is measured; Grad-CAM and MIP-IN explain the last feature map, where MIP-IN is read
-as in Table 2, ReLU and mean over channels, and are resized to the image. That alone makes them smoother than the
+as in Table 2, and are resized to the image. That alone makes them smoother than the
 others, and they stand at a layer where a position knows more: Rao et al. show that methods differ less when all are
 taken at one layer.
 
