@@ -236,8 +236,8 @@ The pixels of an image are ranked by a map, highest first. *Deletion* replaces t
 better. *Insertion* starts from what replaces them and puts them back: the larger the area, the better. The paper has
 neither. The probability is the softmax of the label's class. Photographs are replaced by a Gaussian blur of
 themselves, of a standard deviation of a tenth of their side, or by the mean of each of their channels, and digits by
-0, their background. On photographs the maps are read as in Table 2: MIP-IN at the last feature map, ReLU and mean
-over channels; Grad-CAM there too; the others at the pixels, mean of absolute values. On digits all explain the
+0, their background. On photographs the maps are read as in Table 2: those of MIP-IN and Grad-CAM are of a
+feature map, the others' of the pixels, absolute values. On digits all explain the
 pixels, and these are ranked by the attribution itself with its sign. Ties are broken at random. Areas are means over
 images, with 95 % bootstrap intervals. An image with pixels replaced is one that no model was trained on: a map of
 single pixels (as of gradients) makes another pattern of holes than a smooth one, so both measures say as much about

@@ -87,8 +87,9 @@ One test photograph of each of {shown} classes drawn by the seed, of {result["ph
 than {100 * LARGEST_SHARE:.0f} % of it, among those that both models classify rightly\
 {f" ({wrong} of them are not, for want of others)" if wrong else ""}. Red lies over the grey photograph where a map is
 large, the orange frame is the box, and the number below each map its bounding-box accuracy: of the n largest pixels,
-the share inside the box of n pixels. MIP-IN explains down to the layer that Grad-CAM weighs
-({_layers(models)}); its map is the attribution there ({result["reading"]}).
+the share inside the box of n pixels. MIP-IN explains down to
+{_layers(models)}; its map is the attribution there ({result["reading"]}). Grad-CAM weighs
+the last convolution's feature map. Each layer is the method's best of the sweep on training photographs.
 
 {pictures}
 

@@ -259,7 +259,7 @@ Test photographs of four different classes are tiled two by two, and each of the
 the score is the share of the map's positive attribution that lies in the tile of its own class (Boehle et al. 2021;
 Rao et al. 2022). Chance is 0.25, for a map that knows nothing and for any prior of where objects lie: the centre
 prior scores 0.25 by symmetry. The paper does not play it. Maps at the pixels are summed over their channels with
-their signs, and the positive part is measured; Grad-CAM and MIP-IN explain the last feature map, where MIP-IN is read
+their signs, and the positive part is measured; Grad-CAM and MIP-IN explain a feature map, where MIP-IN is read
 as in Table 2, and are resized to the image. That alone makes them smoother than the
 others, and they stand at a layer where a position knows more: Rao et al. show that methods differ less when all are
 taken at one layer.

@@ -48,8 +48,7 @@ class Case(NamedTuple):
 
     Attributes:
         title: What the model and its images are.
-        layer: Where MIP-IN's explanation ends and what Grad-CAM weighs; None
-            for pixels, and Grad-CAM's own.
+        layer: Where MIP-IN's explanation ends; None for pixels.
         x, classes: What is explained, for each sample the class.
         pixels: The samples to look at, ``(n, height, width[, 3])``.
         fit: What the methods that learn are fitted on.

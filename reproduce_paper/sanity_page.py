@@ -196,9 +196,9 @@ absolute values, by SSIM (each map divided by its largest absolute value) and by
 lower the curve, the better a method passes. The MIP-IN paper has no such check; what is known is that Guided
 Backpropagation fails and the gradient passes, and an experiment that does not show it is wrong.
 
-Signed values are the sums over a map's channels. The others are of one value a pixel as Table 2 reads each method (absolute
-values for pixels; of MIP-IN's attribution at the feature map the mean of the positive part, but not times the feature
-map, which changes by itself); on MNIST they are the same maps.
+Signed values are the sums over a map's channels. The others are of one value a pixel as Table 2 reads each method
+(absolute values for pixels; of MIP-IN's attribution at the feature map the mean of the positive part, but not times the
+feature map, which changes by itself); on MNIST they are the same maps.
 A random logit is often negative, and a method that starts from its value then gives the map with all signs turned. So
 that this is not taken for a change, Guided Backprop and Deconvnet start from 1, as in their papers, and the maps of
 LRP, PatternAttribution and MIP-IN, which are proportional to that value, are divided by its sign. LRP's maps have the
