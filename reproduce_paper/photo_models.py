@@ -26,7 +26,7 @@ class Subject(NamedTuple):
         name: ``"VGG"``, ``"ResNet"``, ``"VGG19"`` or ``"ResNet50"``.
         model: It takes what ``preprocess`` makes of images.
         layer: Name of the layer whose output is the last feature map: where
-            MIP-IN's explanation ends, and what Grad-CAM weighs.
+            MIP-IN's explanation ends.
         preprocess: From uint8 ``(n, height, width, 3)`` to float32.
         about: What made it, and its accuracy.
     """
