@@ -25,8 +25,8 @@ class Subject(NamedTuple):
     Attributes:
         name: ``"VGG"``, ``"ResNet"``, ``"VGG19"`` or ``"ResNet50"``.
         model: It takes what ``preprocess`` makes of images.
-        layer: Name of the layer whose output is the last feature map: where
-            MIP-IN's explanation ends.
+        layer: Name of the layer whose output, a late feature map, MIP-IN's
+            explanation ends at.
         preprocess: From uint8 ``(n, height, width, 3)`` to float32.
         about: What made it, and its accuracy.
     """
