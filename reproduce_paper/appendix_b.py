@@ -198,6 +198,11 @@ def ordered(numbers: dict[str, float]) -> list[str]:
     return sorted(numbers, key=lambda title: -numbers[title])
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    return [verdicts(result)[0].removeprefix("- ")]
+
+
 def beside(result: dict[str, Any]) -> list[report.Beside]:
     """The paper's numbers beside ours."""
     setting = (

@@ -268,6 +268,21 @@ def verdict(measure: str, rankings: Mapping[str, Mapping[str, Any]]) -> str:
     return text
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    lines = []
+    for name, found in result["subjects"].items():
+        places = []
+        for measure, one in found["measures"].items():
+            sign = 1 if measure.startswith("deletion") else -1
+            areas = {title: sign * one["rankings"][title]["area"] for title in methods.METHODS}
+            order = sorted(areas, key=lambda title: (areas[title], title != "MIP-IN"))
+            first = "leads" if order[0] == "MIP-IN" else f"place {order.index('MIP-IN') + 1}, {order[0]} leads"
+            places.append(f"{measure}: {first}")
+        lines.append(f"{name}, MIP-IN among {len(methods.METHODS)} methods: {'; '.join(places)}.")
+    return lines
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this experiment."""
     gallery.add_arguments(parser)

@@ -19,6 +19,12 @@ TITLES = ["MIP-IN", *methods.BASELINES]
 INK, RING = 0.5, 2  # what is drawn on a digit, and how many pixels wide "around" it is
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    three = "Positive on the digit, negative around it, nothing on constant pixels, all three"
+    return [line.replace("- All three together", three) for line in verdicts(result) if "- All three together" in line]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """No options of its own."""
 

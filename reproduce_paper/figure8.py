@@ -28,6 +28,11 @@ SHOWN = 4
 SIMILAR = ("Guided Backprop", "Deep Taylor", "PatternAttribution")
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    return [line.removeprefix("- ") for line in _verdict(result).splitlines() if line.startswith("- MIP-IN")]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this experiment."""
     gallery.add_arguments(parser)

@@ -35,6 +35,11 @@ PAPER_LARGER = [
 ]  # fmt: skip
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    return [line.removeprefix("- ") for line in _verdict(result).splitlines() if " hold" in line]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this experiment."""
     gallery.add_arguments(parser)

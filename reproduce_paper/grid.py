@@ -302,6 +302,11 @@ def sight(name: str, about: Mapping[str, Any], count: int) -> str:
     )
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    return [verdict(name, found["methods"]) for name, found in result["subjects"].items()]
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this experiment."""
     gallery.add_arguments(parser)

@@ -33,14 +33,22 @@ def page(experiments: Mapping[str, ModuleType], folder: pathlib.Path, quick: boo
 
     Args:
         experiments: The modules by name, in the order of the page: each has
-            ``markdown(result)``, and ``beside(result)`` where the paper
-            prints numbers.
+            ``markdown(result)``; ``beside(result)`` where the paper prints
+            numbers; ``in_short(result)`` where something was found.
         folder: Holds the experiments' JSON files and pictures.
         quick: Of the quick runs' results.
     """
     results = {name: read(name, folder, quick) for name in experiments}
     found = {name: result for name, result in results.items() if result is not None}
     sections = [INTRODUCTION, "## What was run\n\n" + _runs(experiments, results)]
+    short = [
+        f"- `{name}`: {line}"
+        for name, result in found.items()
+        if hasattr(experiments[name], "in_short")
+        for line in experiments[name].in_short(result)
+    ]
+    if short:
+        sections.append("## In short\n\n" + "\n".join(short))
     rows = [row for name, result in found.items() if hasattr(experiments[name], "beside") for row in beside_rows(
         experiments[name], result
     )]  # fmt: skip

@@ -238,6 +238,12 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     return experiment.write(markdown(experiment.result))
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    found = result["models"].values()
+    return [f"{sanity_page.verdict(of)}. {sanity_page.place(of)}" for of in found]
+
+
 def markdown(result: dict[str, Any]) -> str:
     """The page, from the result alone."""
     return sanity_page.page(result)

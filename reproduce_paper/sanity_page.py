@@ -111,7 +111,7 @@ def page(result: dict[str, Any]) -> str:
 
 def setting(found: dict[str, Any]) -> str:
     """Model, images and resolution, in words."""
-    ends = f"at {found['feature_map']} for MIP-IN and Grad-CAM, at the pixels for the others"
+    ends = f"at {found['feature_map']} for MIP-IN, at the last convolution for Grad-CAM, at the pixels for the others"
     if found["feature_map"] is None:
         ends = "at the pixels, but for Grad-CAM"
     return (

@@ -153,6 +153,11 @@ def verdict(name: str, found: dict[str, Any]) -> str:
     return f"- {name} ({trained}): {'; '.join(words)}."
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    return [verdict(name, found).removeprefix("- ") for name, found in result["models"].items()]
+
+
 def beside(result: dict[str, Any]) -> list[report.Beside]:
     """The paper's six numbers beside ours on test images, pixels not masked, both choices of samples."""
     found = []

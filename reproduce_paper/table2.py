@@ -204,6 +204,11 @@ def on_right(of_right: dict[str, float | None]) -> str:
     return f" On the photographs classified rightly MIP-IN has {of_right['MIP-IN']:.3f}, {best} {others[best]:.3f}."
 
 
+def in_short(result: dict[str, Any]) -> list[str]:
+    """For the top of REPRODUCTION.md."""
+    return [verdict(name, found).removeprefix("- ") for name, found in result["models"].items()]
+
+
 def beside(result: dict[str, Any]) -> list[report.Beside]:
     """Every number of Table 2 beside ours."""
     setting = f"{result['photographs']:,} photographs, {result['title']}"

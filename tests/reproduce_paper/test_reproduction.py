@@ -24,6 +24,7 @@ def module(name, fails=None):
     made.run = run
     made.add_arguments = lambda parser: None
     made.markdown = lambda result: f"# {name}\n\n## Part\n\n![{name}]({name}.png) {result['value']} %"
+    made.in_short = lambda result: [f"it is {result['value']} %"]
     made.beside = lambda result: [report.Beside("Table 9", name, "10 %", f"{result['value']} %", "digits")]
     return made
 
@@ -47,6 +48,7 @@ def test_all_runs_each_and_makes_the_page(tmp_path, experiments, capsys):
     text = (tmp_path / "out" / "REPRODUCTION.md").read_text()
     assert "| Table 9 | second | 10 %      | 12.5 % | digits     |" in text
     assert "## first\n\n### Part\n\n![first](first.png) 12.5 %\n\nMade by `python -m reproduce_paper first" in text
+    assert "- `second`: it is 12.5 %\n" in text
     assert text.index("## first") < text.index("## second") and "QUICK" not in capsys.readouterr().out
 
 
