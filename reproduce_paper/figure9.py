@@ -149,7 +149,8 @@ ImageNet; it shows bars, without numbers. Our classes, drawn by the seed unless 
 
 Each map is scaled to a largest absolute value of 1, which the paper does not say. "As drawn" is the map as above, and
 the main number. "Signed" is the sum of the channels with its sign, resized too; MIP-IN, LRP-epsilon and
-PatternAttribution start from the logit, so that a negative one turns their map over, which counts as distance there. SmoothGrad takes 64
+PatternAttribution start from the logit, so that a negative one turns their map over, which counts as distance there.
+SmoothGrad takes 64
 gradients a map and is measured on fewer photographs. "Identical" counts photographs whose two maps, as drawn, are the
 same, "empty" those where one is all zero. A distance depends on how a map is made, a smooth map of few blobs or a dense
 one of noise, as much as on the class: the cosine between the two maps, 1 for a method that does not look at the class,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -15,7 +15,6 @@ from mipin_keras.metrics import cascading, similarity
 from mipin_keras.reduction import reduced
 
 from . import data, gallery, methods, models, report, sanity_page
-from .photographs import Photographs
 
 KEPT = "not refitted"
 #: What is drawn: a method, and of those that learn whether it is fitted anew after each randomisation.
@@ -82,14 +81,8 @@ def photographs(args: argparse.Namespace, scale: Scale) -> Case:
     pixels = chosen.pixels()
     return Case(
         f"{name}, {found.title}", subject.model, subject.layer, subject.preprocess(pixels), chosen.labels, pixels,
-        lambda: prepared(fit, subject.preprocess), methods.READINGS, subject.about,
+        fit.stream(subject.preprocess, 50), methods.READINGS, subject.about,
     )  # fmt: skip
-
-
-def prepared(images: Photographs, preprocess: Callable, batch_size: int = 50) -> Iterator[np.ndarray]:
-    """Photographs as a model takes them, batch by batch."""
-    for i in range(0, len(images.paths), batch_size):
-        yield preprocess(images.take(np.arange(i, min(i + batch_size, len(images.paths)))).pixels())
 
 
 def digits(args: argparse.Namespace, scale: Scale) -> Case:
