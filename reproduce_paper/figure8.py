@@ -223,12 +223,14 @@ def _verdict(result: dict[str, Any]) -> str:
     shares = {title: of["own"] for title, of in found.items() if of.get("own") is not None}
     if "MIP-IN" in shares and len(shares) > 1:
         best = max((title for title in shares if title != "MIP-IN"), key=shares.__getitem__)
+        low, high = found["MIP-IN"]["interval"]
         leads = "more than any baseline" if shares["MIP-IN"] > shares[best] else "which is not the most"
-        low, _ = found["MIP-IN"]["interval"]
+        if low <= found[best]["interval"][1] and found[best]["interval"][0] <= high:
+            leads = "by their intervals not told apart from the best baseline"
         beyond = "above" if low > 0.5 else "not reliably above"
         lines.append(
-            f"- MIP-IN puts {shares['MIP-IN']:.2f} of its attribution in the half of the class explained, {beyond} "
-            f"the 0.5 of a method that does not look at the class, and {leads}: {best} {shares[best]:.2f}."
+            f"- MIP-IN puts {shares['MIP-IN']:.3f} of its attribution in the half of the class explained, {beyond} "
+            f"the 0.5 of a method that does not look at the class, and {leads}: {best} {shares[best]:.3f}."
         )
     return "\n".join(lines[:1] + [""] + lines[1:])
 

@@ -32,7 +32,7 @@ RESULT = {
     "pictures": ["a.png", "b.png"],
     "methods": {
         "MIP-IN": method(0.8, 0.3, (0.75, 0.85)),
-        "Gradient": method(0.6, 0.6),
+        "Gradient": method(0.6, 0.6, (0.58, 0.62)),
         "Deep Taylor": method(0.5, 0.97),
         "Guided Backprop": method(0.5, 0.95),
         "PatternAttribution": method(0.5, 0.96),
@@ -100,7 +100,9 @@ def test_the_page_says_what_the_numbers_show():
     assert "above the 0.5 of a method that does not look at the class, and more than any baseline: Gradient" in text
     assert "| MIP-IN " in text and "0.75 to 0.85" in text and "](b.png)" in text
     worse = copy.deepcopy(RESULT)
-    worse["methods"]["MIP-IN"] = method(0.52, 0.7, (0.45, 0.6))
+    worse["methods"]["MIP-IN"] = method(0.52, 0.7, (0.45, 0.55))
     text = figure8.markdown(worse)
-    assert "MIP-IN's maps differ the 2nd most" in text and "which is not the most: Gradient 0.60" in text
+    assert "MIP-IN's maps differ the 2nd most" in text and "which is not the most: Gradient 0.600" in text
     assert "not reliably above the 0.5" in text
+    worse["methods"]["MIP-IN"]["interval"] = [0.45, 0.59]
+    assert "not told apart from the best baseline: Gradient" in figure8.markdown(worse)
