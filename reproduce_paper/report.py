@@ -99,9 +99,10 @@ class Experiment:
 
 
 def made_by(result: Mapping[str, Any]) -> str:
-    """The lines below a result: the command, the seed, the time, the versions and the machine."""
+    """The lines below a result: the command, the seed, the time, the versions and the machine, and its ``note``."""
     versions = ", ".join(f"{key} {value}" for key, value in result["environment"].items())
     text = f"Made by `{result['command']}`, seed {result['seed']}, in {result['seconds']:.0f} s; {versions}."
+    text += f" {result['note']}" if "note" in result else ""
     return f"**{QUICK}** {text}" if result["quick"] else text
 
 

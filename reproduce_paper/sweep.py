@@ -41,7 +41,7 @@ class Scale(NamedTuple):
     photographs: int = 500  # that maps are measured on
     fit_images: int = 2000  # that methods are fitted on: others
     rows: int = methods.ROWS  # of each convolution's regression
-    noises: int = 16  # of SmoothGrad
+    noises: int = 32  # of SmoothGrad
 
 
 QUICK = Scale(photographs=40, fit_images=200, rows=1 << 10, noises=2)
