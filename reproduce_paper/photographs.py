@@ -53,10 +53,22 @@ class Photographs(NamedTuple):
         return self if n >= count else self.take(np.linspace(0, count - 1, n).round().astype(int))
 
     def pixels(self) -> np.ndarray:
-        """All images at once: uint8 ``(n, height, width, 3)``."""
+        """All images at once: uint8 ``(n, height, width, 3)``.
+
+        Raises:
+            ValueError: If an image has another size than ``size``, naming it.
+        """
+        images = np.empty((len(self.paths), *self.size, 3), np.uint8)  # filled in place: a stack would hold them twice
+
+        def fill(i: int) -> None:
+            found = self.read(self.paths[i])
+            if found.shape != images.shape[1:]:
+                raise ValueError(f"expected shape {images.shape[1:]} of {self.paths[i]}, received {found.shape}")
+            images[i] = found
+
         with ThreadPoolExecutor() as pool:
-            images = list(pool.map(self.read, self.paths))
-        return np.stack(images) if images else np.zeros((0, *self.size, 3), np.uint8)
+            list(pool.map(fill, range(len(images))))
+        return images
 
     def stream(
         self, preprocess: Callable[[np.ndarray], np.ndarray], batch_size: int = 32

@@ -115,3 +115,11 @@ def test_what_is_no_image_is_named(folder):
     test.paths[0].unlink()
     with pytest.raises(ValueError, match=r"val_0\.JPEG"):
         test.pixels()
+
+
+def test_an_image_of_another_size_is_named(folder):
+    write_jpeg(folder / "val/images/val_1.JPEG", np.zeros((1, 1, 3), np.uint8))
+    photographs = tiny_imagenet(folder, "val")
+    assert photographs.take([0]).pixels().shape == (1, 64, 64, 3)
+    with pytest.raises(ValueError, match=r"expected shape \(64, 64, 3\) of .*val_1.JPEG, received \(1, 1, 3\)"):
+        photographs.pixels()
