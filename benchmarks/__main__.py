@@ -1,4 +1,4 @@
-"""``python -m benchmarks fit``, ``python -m benchmarks analyze`` and ``python -m benchmarks large``."""
+"""``python -m benchmarks fit``, ``analyze``, ``large`` and ``memory``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before TensorFlow: the real
 
 from reproduce_paper import report  # noqa: E402
 
-from . import analyze, fit, large  # noqa: E402
+from . import analyze, fit, large, memory  # noqa: E402
 
-BENCHMARKS = {"fit": fit, "analyze": analyze, "large": large}
+BENCHMARKS = {"fit": fit, "analyze": analyze, "large": large, "memory": memory}
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from . import NotFittedError, __version__, analyzers, catalogue, options_of
 from .baselines.innvestigate import PREFIX
+from .checks import integer
 from .explain import explain
 from .pixels import COLORMAPS
 from .reduction import REDUCTIONS
@@ -82,6 +83,10 @@ def _add_explain(commands: Any) -> None:
     )
     parser.set_defaults(run=_explain)
     parser.add_argument("model", type=pathlib.Path, metavar="MODEL.keras", help="a model saved by Keras 3")
+    parser.add_argument(
+        "--trust-model", action="store_true",
+        help="load a model that may run code of its own (Lambda layers; .h5 files with a Keras before 3.11.3)",
+    )  # fmt: skip
 
     data = parser.add_argument_group("data (.npz or .npy, prepared as the model takes it)")
     data.add_argument("--explain", type=pathlib.Path, required=True, metavar="X.npz", help="the inputs to explain")
@@ -92,7 +97,9 @@ def _add_explain(commands: Any) -> None:
         "--checkpoint", type=pathlib.Path, metavar="DIR",
         help="write what is learned there layer by layer; the same command again goes on from it",
     )  # fmt: skip
-    data.add_argument("--memory", type=float, metavar="GIB", help="memory of a fit of many neurons (default: 2)")
+    data.add_argument(
+        "--memory", type=float, metavar="GIB", help="memory of fit and analysis, beside the model (default: 2)"
+    )
     names = "default: the only array, or the one named x, X, x_train or X_train"
     data.add_argument("--fit-key", metavar="NAME", help=f"which array of FIT.npz ({names})")
     names = "default: the only array, or the one named x, X, x_test or X_test"
@@ -128,7 +135,9 @@ def _add_explain(commands: Any) -> None:
         "--option", type=_option, action="append", default=[], metavar="KEY=VALUE",
         help="any other option of the method, such as rows=None; may be given several times",
     )  # fmt: skip
-    method.add_argument("--batch-size", type=int, default=128, metavar="N", help="samples at once (default: 128)")
+    method.add_argument(
+        "--batch-size", type=int, metavar="N", help="samples at once (default: as --memory has room for; in a fit 32)"
+    )
 
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder, made if needed")
@@ -161,11 +170,9 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _explain(args: argparse.Namespace) -> None:
-    if (args.batch_size < 1) or (args.max_pictures < 0):
-        raise ValueError(
-            f"expected --batch-size of at least 1 and --max-pictures of at least 0, received {args.batch_size} and "
-            f"{args.max_pictures}"
-        )
+    if args.batch_size is not None:
+        integer("--batch-size", args.batch_size, 1)
+    integer("--max-pictures", args.max_pictures, 0)
     named = ("samples", "input_layer", "output_layer", "ridge", "forward_relu", "mask_input")
     options = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
     for key, value in args.option:

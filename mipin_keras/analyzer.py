@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import copy
 import functools
+import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 from . import selection, walk
-from .archive import Archived
 from .batches import Batches, checked
-from .checks import one_of
+from .checks import NotFittedError, integer, number, one_of
+from .data.progress import Progress
 from .graph import ModelGraph
 from .reduction import REDUCTIONS, check_axes, reduced
+from .saving.archive import Archived
 
-
-class NotFittedError(RuntimeError):
-    """The analyzer, or the class to explain, has not been fitted."""
+#: GiB that an analysis may take beside the model, unless told otherwise.
+MEMORY = 2.0
+#: Most samples at once that an analysis takes of itself.
+MOST_SAMPLES = 128
 
 
 class LayerExplanation(NamedTuple):
@@ -60,6 +64,9 @@ class Analyzer(Archived):
     name: str = "analyzer"
     #: Options of a base class that this one has set for good.
     _fixed: ClassVar[frozenset[str]] = frozenset()
+    #: What an analysis holds of one sample at its peak, in multiples of all that the network makes of it: measured by
+    #: ``python -m benchmarks memory``, and rounded up.
+    _held_at_once: ClassVar[float] = 1.0
 
     def __init__(
         self,
@@ -72,6 +79,7 @@ class Analyzer(Archived):
         self.model = model
         self.neuron_selection_mode = neuron_selection_mode
         self.graph = ModelGraph(model, output_layer)
+        self._constants: list[Any] = []
         self.options: dict[str, Any] = {"neuron_selection_mode": neuron_selection_mode, "output_layer": output_layer}
 
     # Fitting
@@ -81,12 +89,22 @@ class Analyzer(Archived):
         """Whether it can analyze now; always so for a method that needs no fit."""
         return True
 
-    def fit(self, X: Any, batch_size: int = 32, *, steps: int | None = None, verbose: int | None = None) -> Analyzer:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        *,
+        steps: int | None = None,
+        verbose: int | None = None,
+    ) -> Self:
         """Fit the method to data; nothing to do for one that needs none.
 
         Args:
             X: An array ``(n, *input shape)``, or any other source that
                 :class:`mipin_keras.batches.Batches` takes.
+            y: Labels, as Keras' own fit takes them; not used. An int in this
+                place is the ``batch_size``, as in iNNvestigate.
             batch_size: Samples a batch, where ``X`` is an array.
             steps: Batches a pass.
             verbose: 0 silent, 1 bars, 2 lines.
@@ -96,12 +114,14 @@ class Analyzer(Archived):
         """
         return self
 
-    def fit_generator(self, generator: Any, steps: int | None = None, *, verbose: int | None = None) -> Analyzer:
+    def fit_generator(self, generator: Any, steps: int | None = None, *, verbose: int | None = None) -> Self:
         """:meth:`fit` from an endless generator with ``steps`` batches a pass, or a function that returns one."""
         return self.fit(generator, steps=steps, verbose=verbose)
 
-    def batches(self, X: Any, batch_size: int = 32, steps: int | None = None) -> Batches:
-        """Checked passes over ``X`` for this model."""
+    def batches(self, X: Any, y: Any = None, batch_size: int = 32, steps: int | None = None) -> Batches:
+        """Checked passes over ``X`` for this model; ``y`` as in :meth:`fit`."""
+        if isinstance(y, int | np.integer) and not isinstance(y, bool):
+            batch_size = int(y)
         return Batches(X, self.graph.shapes[self.graph.input], batch_size, steps, self.graph.model.inputs[0].dtype)
 
     # Analyzing
@@ -113,7 +133,13 @@ class Analyzer(Archived):
         return self.graph.input if layer is None else self.graph.tensor_after(layer)
 
     def analyze(
-        self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128, reduce: str | None = None
+        self,
+        X: Any,
+        neuron_selection: Any = None,
+        *,
+        batch_size: int | None = None,
+        memory: float = MEMORY,
+        reduce: str | None = None,
     ) -> np.ndarray:
         """Explain the model's output on ``X``.
 
@@ -121,7 +147,12 @@ class Analyzer(Archived):
             X: Shape ``(n, *input shape)``, numbers, finite.
             neuron_selection: For ``neuron_selection_mode="index"``: an int,
                 or one for each sample.
-            batch_size: Most samples at once; bounds the memory.
+            batch_size: Most samples at once; None for as many as ``memory``
+                has room for by the size of the model's layers, at most 128.
+                It changes memory and time, and the numbers by rounding only.
+            memory: GiB that the analysis may take beside the model, the
+                samples and the maps, for ``batch_size=None``. One sample is
+                always taken.
             reduce: None for the map as it is, or one value a pixel of X from
                 its channels, the last axis: ``"relu_mean"``, ReLU first, then
                 the mean, which is the paper's reading of a feature map;
@@ -135,14 +166,27 @@ class Analyzer(Archived):
             X)``.
 
         Raises:
-            NotFittedError: Before :meth:`fit`, or for a class that was not
-                fitted.
+            NotFittedError: Before :meth:`fit`, for a class that was not
+                fitted, and if the model's weights have changed since.
             TypeError: If ``X`` is not of numbers.
             ValueError: For another shape, no samples, NaN or infinity; for
                 wrong ``neuron_selection``; for an unknown ``reduce``, or maps
                 without channels or with other axes than X's.
         """
-        return self._maps(self._analyze, X, neuron_selection, batch_size, reduce)
+        return self._maps(self._analyze, X, neuron_selection, self._batch_size(batch_size, memory), reduce)
+
+    def _batch_size(self, batch_size: int | None, memory: float) -> int:
+        """How many samples to take at once."""
+        budget = number("memory", memory, 0) * (1 << 30)
+        if batch_size is not None:
+            return integer("batch_size", batch_size, 1)
+        return max(1, min(MOST_SAMPLES, int(budget / (self._held_at_once * self._sample_bytes))))
+
+    @functools.cached_property
+    def _sample_bytes(self) -> int:
+        """Bytes of all that the network makes of one sample, an unknown size taken for 64."""
+        shapes = [self.graph.shapes[self.graph.input], *(step.output_shape for step in self.graph.steps)]
+        return 4 * sum(math.prod(size or 64 for size in shape) for shape in shapes)
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         raise NotImplementedError
@@ -165,12 +209,18 @@ class Analyzer(Archived):
         check_axes(self.graph.shapes[self.start], self.graph.shapes[self.graph.input])
 
     def analyze_layers(
-        self, X: Any, neuron_selection: Any = None, *, layers: Sequence[str] | None = None, batch_size: int = 128
+        self,
+        X: Any,
+        neuron_selection: Any = None,
+        *,
+        layers: Sequence[str] | None = None,
+        batch_size: int | None = None,
+        memory: float = MEMORY,
     ) -> dict[str, LayerExplanation]:
         """Explain the model's output at the layers on the way, all in one walk.
 
         Args:
-            X, neuron_selection, batch_size: As for :meth:`analyze`.
+            X, neuron_selection, batch_size, memory: As for :meth:`analyze`.
             layers: Names of the layers wanted; None for every hidden one on
                 the way, from where the explanation ends (the model's input,
                 by its name, or ``input_layer``) to the last before the output.
@@ -188,7 +238,8 @@ class Analyzer(Archived):
         """
         numbers = self._numbers(layers)
         explain = functools.partial(self._analyze_layers, numbers=numbers)
-        parts = list(self._parts(explain, X, neuron_selection, batch_size))
+        most = self._batch_size(batch_size, memory)
+        parts = list(self._parts(explain, self._input(X), neuron_selection, most))
         found = {}
         for name in numbers:
             attributions, sources = zip(*(part[name] for part in parts), strict=True)
@@ -220,7 +271,14 @@ class Analyzer(Archived):
         )
 
     def analyze_class(
-        self, X: Any, neuron: int, *, batch_size: int = 32, steps: int | None = None, verbose: int = 0
+        self,
+        X: Any,
+        neuron: int,
+        *,
+        batch_size: int = 32,
+        steps: int | None = None,
+        memory: float = MEMORY,
+        verbose: int = 0,
     ) -> np.ndarray:
         """Explain one output neuron over a data set: the mean of its maps of all samples.
 
@@ -231,6 +289,8 @@ class Analyzer(Archived):
                 ``neuron_selection_mode``.
             batch_size: Samples a batch, where ``X`` is an array.
             steps: Batches to take.
+            memory: As for :meth:`analyze`: of a large batch so many samples
+                are explained at once.
             verbose: 0 silent, 1 a bar, 2 a line.
 
         Returns:
@@ -247,20 +307,17 @@ class Analyzer(Archived):
         if isinstance(neuron, bool) or not isinstance(neuron, int | np.integer) or not 0 <= neuron < self.graph.units:
             raise ValueError(f"expected neuron to be an int from 0 to {self.graph.units - 1}, received {neuron!r}")
         one_of("verbose", verbose, (0, 1, 2))
-        analyzer, batches = self._of_index(), self.batches(X, batch_size, steps)
-        bar = keras.utils.Progbar(batches.steps, verbose=verbose) if verbose else None
+        analyzer, batches = self._of_index(), self.batches(X, None, batch_size, steps)
+        progress = Progress(batches.steps, verbose)
         total, samples = np.zeros(()), 0
         for i, x in enumerate(batches, 1):
-            maps = analyzer.analyze(x, int(neuron), batch_size=len(x))
+            maps = analyzer.analyze(x, int(neuron), memory=memory)
             if samples and maps.shape[1:] != total.shape:
                 raise ValueError(f"expected maps of one shape for a mean, received {total.shape} and {maps.shape[1:]}")
             total = total + maps.sum(axis=0, dtype=np.float64)
             samples += len(x)
-            if bar:
-                bar.update(i)
-        if bar and bar.target is None:
-            bar.target = i  # not known before; Keras 3.5 cannot end a bar without it
-            bar.update(i, finalize=True)
+            progress.update(i)
+        progress.finish()
         return (total / samples).astype(np.float32)
 
     def _of_index(self) -> Analyzer:
@@ -269,13 +326,17 @@ class Analyzer(Archived):
         other.neuron_selection_mode = "index"
         return other
 
-    def logits(self, X: Any, *, batch_size: int = 128) -> np.ndarray:
+    def logits(self, X: Any, *, batch_size: int | None = None, memory: float = MEMORY) -> np.ndarray:
         """What is explained: the model's output without its final softmax or sigmoid.
+
+        Args:
+            X, batch_size, memory: As for :meth:`analyze`.
 
         Returns:
             float32 of shape ``(n, units)``.
         """
-        return self._batched(lambda x, _: self._logits(tf.convert_to_tensor(x)).numpy(), X, None, batch_size)
+        most = self._batch_size(batch_size, memory)
+        return self._batched(lambda x, _: self._logits(tf.convert_to_tensor(x)).numpy(), X, None, most)
 
     @functools.cached_property
     def _logits(self) -> Callable:
@@ -285,21 +346,50 @@ class Analyzer(Archived):
         def logits(x: tf.Tensor) -> tf.Tensor:
             return tf.cast(walk.forward(self.graph, x)[self.graph.output], tf.float32)
 
-        return logits
+        # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
+        return logits.get_concrete_function()
+
+    def _refresh(self) -> None:
+        """Let go of traced functions that hold a constant which its layer has made anew.
+
+        A trace reads a model's variables each time it is called. What a layer
+        computes once from its variables, as ``Normalization.adapt`` does its
+        mean and variance, the trace keeps.
+        """
+        constants = [
+            constant
+            for step in self.graph.steps
+            if isinstance(step.layer, keras.layers.Normalization)
+            for constant in (step.layer.mean, step.layer.variance)
+        ]
+        if any(map(operator.is_not, constants, self._constants)):
+            self._forget_traces()
+        self._constants = constants
+
+    def _forget_traces(self) -> None:
+        self.__dict__.pop("_logits", None)
 
     def select(self, logits: np.ndarray, neuron_selection: Any = None) -> np.ndarray:
         """The weight of each output neuron in each sample's explanation, float32 ``(n, units)``."""
         return selection.select(logits, self.neuron_selection_mode, neuron_selection)
 
     def _batched(self, function: Callable, X: Any, neuron_selection: Any, batch_size: int) -> np.ndarray:
-        parts = list(self._parts(function, X, neuron_selection, batch_size))
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+        x, found, done = self._input(X), None, 0
+        for part in self._parts(function, x, neuron_selection, batch_size):
+            if found is None:
+                if len(part) == len(x):
+                    return part
+                found = np.empty((len(x), *part.shape[1:]), part.dtype)
+            found[done : done + len(part)] = part
+            done += len(part)
+        return np.asarray(found)
 
-    def _parts(self, function: Callable, X: Any, neuron_selection: Any, batch_size: int) -> Iterator[Any]:
-        """What ``function(x, neuron_selection)`` makes of each batch of X."""
-        if isinstance(batch_size, bool) or not isinstance(batch_size, int) or batch_size < 1:
-            raise ValueError(f"expected batch_size to be an integer of at least 1, received {batch_size!r}")
-        x = checked(X, self.graph.shapes[self.graph.input], self.graph.model.inputs[0].dtype)
+    def _input(self, X: Any) -> np.ndarray:
+        return checked(X, self.graph.shapes[self.graph.input], self.graph.model.inputs[0].dtype)
+
+    def _parts(self, function: Callable, x: np.ndarray, neuron_selection: Any, batch_size: int) -> Iterator[Any]:
+        """What ``function(x, neuron_selection)`` makes of each batch of x."""
+        self._refresh()
         if neuron_selection is not None and np.size(neuron_selection) not in (1, len(x)):
             raise ValueError(
                 f"expected neuron_selection to be an int or {len(x)} of them, received {np.size(neuron_selection)}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import warnings
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -11,24 +12,33 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from .checks import integer
 
-def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32") -> np.ndarray:
+# Fewer samples than these say little of a network's layers.
+FEW = 4
+# After so many batches of a source of unknown length it is said that a pass has to end.
+LONG = 1000
+
+
+def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32", *, first: int = 0) -> np.ndarray:
     """``x`` as an array that a model can take.
 
     Args:
-        x: Array-like of shape ``(n, *shape)``; integers, booleans and floats.
+        x: Array-like of shape ``(n, *shape)``; integers, booleans and floats;
+            also a data frame whose columns hold them.
         shape: Of one sample; None matches any size.
         dtype: What to return.
+        first: The index of the first sample in the data, for messages.
 
     Returns:
         The array, not copied where it already has the dtype.
 
     Raises:
         TypeError: For other dtypes.
-        ValueError: For another shape, no samples, NaN or infinity, and for
-            numbers that an integer ``dtype`` cannot hold.
+        ValueError: For another shape, no samples, NaN or infinity, masked
+            values, and for numbers that an integer ``dtype`` cannot hold.
     """
-    given = np.asarray(x)
+    given = as_array(x)
     check_shape(given, shape)
     with np.errstate(invalid="ignore", over="ignore"):  # said below, and by sample
         array = given.astype(dtype, copy=False)
@@ -38,11 +48,37 @@ def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32") -> np
         bad = np.unique(np.argwhere(~finite)[:, 0])
         raise ValueError(
             f"expected finite input, received NaN or infinity in {len(bad)} of {len(array)} samples, "
-            f"the first at index {bad[0]}"
+            f"the first at index {first + bad[0]}"
         )
     if whole and (array != given).any():
         raise ValueError(f"expected whole numbers that {dtype} holds, which the model takes, received others")
     return array
+
+
+def as_array(x: Any) -> np.ndarray:
+    """``x`` as NumPy has it; a data frame with boolean or nullable columns as numbers, what is missing as NaN.
+
+    Raises:
+        TypeError: For a data frame with columns that are no numbers.
+        ValueError: For a masked array with values masked.
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        if np.ma.is_masked(x):
+            raise ValueError(
+                f"expected an array without masked values, received {int(np.ma.count_masked(x))} of them, and a model "
+                "takes no mask: fill them in, as with x.filled(0)"
+            )
+        return x.data
+    array = np.asarray(x)
+    if array.dtype != object or not hasattr(x, "dtypes") or not hasattr(x, "to_numpy"):
+        return array
+    try:
+        return x.to_numpy(dtype=np.float64, na_value=np.nan)
+    except (ValueError, TypeError) as problem:
+        raise TypeError(
+            f"expected a data frame of numbers, received columns of types {sorted({str(t) for t in x.dtypes})}: leave "
+            f"out or encode what is no number ({problem})"
+        ) from problem
 
 
 def check_shape(array: Any, shape: tuple[int | None, ...]) -> None:
@@ -95,16 +131,17 @@ class Batches:
     """Passes over a source of inputs, batch by batch, each batch checked.
 
     Every pass must give the same batches: what is fitted in many passes would
-    else belong to no data at all, and could not be resumed. So a batch's first
-    sample, and the whole of the first batch, are compared with the pass
-    before. An endless generator is let off: it is meant to go on.
+    else belong to no data at all, and could not be resumed. So a checksum of
+    every batch is compared with that of the pass before. An endless generator
+    is let off: it is meant to go on.
 
     Args:
         source: One of the kinds below. Where an item is a tuple, its first
             entry is taken: labels are not used. Items that are dicts are
             refused.
 
-            - "array": an array of shape ``(n, *shape)``; also a memmap, an
+            - "array": an array of shape ``(n, *shape)``, or a tuple that begins
+              with one, as ``(x, y)``; also a data frame, a memmap, an
               h5py data set or another object with ``shape``, ``dtype`` and
               slices, of which only a batch at a time is read.
             - "tf.data": a batched ``tf.data.Dataset``.
@@ -130,6 +167,8 @@ class Batches:
         kind: See ``source``.
         samples: A pass; None until it is known.
         steps: Batches a pass; None until it is known.
+        marks: Checksum of each batch of a pass, as far as they are known.
+        constant: Whether all samples seen so far are the same.
     """
 
     def __init__(
@@ -140,14 +179,16 @@ class Batches:
         steps: int | None = None,
         dtype: str = "float32",
     ):
-        for name, value in (("batch_size", batch_size), ("steps", steps)):
-            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-                raise ValueError(f"expected {name} to be an integer of at least 1, received {value!r}")
+        batch_size = integer("batch_size", batch_size, 1)
+        steps = None if steps is None else integer("steps", steps, 1)
         self.shape = shape
         self.steps = self._limit = steps
         self.dtype = dtype
         self.samples: int | None = None
-        self._marks: list[int] = []
+        self.marks: list[int] = []
+        self.constant = True
+        self._one: np.ndarray | None = None
+        self._hinted = False
         self.kind, known, self._start = self._opened(source, batch_size)
         if steps is not None and known is not None and steps > known:
             raise ValueError(f"expected {steps} batches a pass, as steps= says, received data of {known}")
@@ -177,8 +218,12 @@ class Batches:
                     "for one that never ends, or a function that returns a fresh generator"
                 )
             return "generator", None, lambda: source
+        if isinstance(source, tuple) and source and np.ndim(source[0]) == len(self.shape) + 1:  # (x, y)
+            return self._opened(source[0], batch_size)
+        if isinstance(source, np.ma.MaskedArray):
+            source = as_array(source)
         sliced = isinstance(getattr(source, "dtype", None), np.dtype) and isinstance(source.shape, tuple)
-        array = source if sliced else np.asarray(source)  # asarray would read all of a file
+        array = source if sliced else as_array(source)  # which would read all of a file
         check_shape(array, self.shape)  # said before any work; the values are checked as they are read
         self.samples = min(len(array), (self.steps or len(array)) * batch_size)
         starts = range(0, len(array), batch_size)
@@ -203,12 +248,14 @@ class Batches:
         """
         samples = batches = 0
         for item in itertools.islice(self._start(), self._limit):
-            x = checked(_inputs(item), self.shape, self.dtype)
+            x = checked(_inputs(item), self.shape, self.dtype, first=samples)
             samples += len(x)
             if self.samples is not None and samples > self.samples:
                 raise self._changed(f"{self.samples} samples", f"{samples} or more")
             self._compare(batches, x)
             batches += 1
+            if batches == LONG and self.steps is None:
+                self._hint()
             yield x
         if self._limit is not None and batches < self._limit:
             ended = "; give a generator that never ends, or a function that returns a fresh one"
@@ -224,12 +271,18 @@ class Batches:
 
     def _compare(self, number: int, x: np.ndarray) -> None:
         """Raise ValueError unless batch ``number`` is what it was on the pass before."""
-        part = np.ascontiguousarray(x if number == 0 else x[:1])
-        mark = zlib.crc32(part.reshape(-1).view(np.uint8).data, zlib.crc32(repr(x.shape[1:]).encode()))
-        if number == len(self._marks):
-            self._marks.append(mark)
-        elif self.kind != "generator" and mark != self._marks[number]:
-            raise self._changed(f"batch {number} to hold the samples that it held", "others")
+        if self.constant:
+            self._one = x[:1].copy() if self._one is None else self._one
+            self.constant = bool((x == self._one).all()) if x.shape[1:] == self._one.shape[1:] else False
+        if self.kind == "generator" and number < len(self.marks):
+            return
+        content = np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
+        mark = zlib.crc32(content, zlib.crc32(repr(x.shape[1:]).encode()))
+        if number == len(self.marks):
+            self.marks.append(mark)
+        elif mark != self.marks[number]:
+            of = "" if self.steps is None else f" of {self.steps}"
+            raise self._changed(f"batch {number + 1}{of} to hold the samples that it held", "others")
 
     def _changed(self, expected: str, received: Any) -> ValueError:
         return ValueError(
@@ -240,7 +293,7 @@ class Batches:
     @property
     def first(self) -> int | None:
         """Checksum of the first batch; None until it is read."""
-        return self._marks[0] if self._marks else None
+        return self.marks[0] if self.marks else None
 
     def about(self) -> dict[str, Any]:
         """What tells this data from other data, for JSON: ``kind``, ``samples``, ``steps`` and ``first``.
@@ -248,7 +301,7 @@ class Batches:
         Reads the first batch if need be, except from a generator, which would
         lose it. Ask before the first pass: what is not known then is None.
         """
-        if not self._marks and self.kind != "generator":
+        if not self.marks and self.kind != "generator":
             next(iter(self))
         return {"kind": self.kind, "samples": self.samples, "steps": self.steps, "first": self.first}
 
@@ -258,3 +311,28 @@ class Batches:
             for _ in self:
                 pass
         return int(self.samples or 0)
+
+    def _hint(self) -> None:
+        if not self._hinted:
+            self._hinted = True
+            warnings.warn(
+                f"{LONG} batches read, and the data, of unknown length, go on: a pass has to end. If they never "
+                "end, give steps=, the batches a pass",
+                UserWarning,
+                stacklevel=4,
+            )
+
+    def warn_of_little(self) -> None:
+        """Warn, after a pass, of data that no layer can be learned from: fewer than 4 samples, or all the same."""
+        if self.samples is not None and self.samples < FEW:
+            what = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
+        elif self.samples is not None and self.constant:
+            what = f"{self.samples} samples that are all the same"
+        else:
+            return
+        warnings.warn(
+            f"fitted to {what}: what is learned from so little is learned by heart and says nothing of other inputs; "
+            "fit to some of the model's training data",
+            UserWarning,
+            stacklevel=3,
+        )

@@ -9,16 +9,25 @@ import keras
 import numpy as np
 
 
+class NotFittedError(RuntimeError):
+    """The analyzer, or the class to explain, has not been fitted; or the model has changed since."""
+
+
 def one_of(name: str, value: Any, known: tuple) -> None:
     """Raise ValueError unless ``value`` is one of ``known``, of the same type too."""
     if not any(type(value) is type(entry) and value == entry for entry in known):
         raise ValueError(f"expected {name} to be one of {known}, received {value!r}")
 
 
-def whole(name: str, value: Any, least: int) -> None:
-    """Raise ValueError unless ``value`` is an integer of at least ``least``."""
-    if isinstance(value, bool) or not isinstance(value, int) or value < least:
+def integer(name: str, value: Any, least: int) -> int:
+    """``value``, Python's integer or NumPy's, as Python's.
+
+    Raises:
+        ValueError: Unless it is an integer of at least ``least``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"expected {name} to be an integer of at least {least}, received {value!r}")
+    return int(value)
 
 
 def number(name: str, value: Any, least: float, *, above: bool = False) -> float:

@@ -48,7 +48,9 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
     sources = "--fit FIT.npz (inputs to fit from) and --load-fit FILE (a fit saved before)"
     if args.fit is not None and args.load_fit is not None:
         raise ValueError(f"expected one of {sources}, received both")
-    model = load_model(args.model)
+    model = load_model(args.model, trust=args.trust_model)
+    sizes: dict[str, Any] = {"batch_size": args.batch_size}
+    sizes |= {} if args.memory is None else {"memory": args.memory}
     x, label = read_array(args.explain, args.explain_key, "--explain", EXPLAIN_KEYS)
     analyzer = _analyzer(args, options, model, None if args.classes == "all" else args.classes)
     if not analyzer.fitted and args.fit is None:
@@ -56,12 +58,12 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
     for flag, value in (("--fit", args.fit), ("--save-fit", args.save_fit), ("--fit-key", args.fit_key)):
         if analyzer.fitted and args.load_fit is None and value is not None:
             raise ValueError(f"{analyzer.name!r} needs no fit: leave out {flag}")
-    for name in _fit_options(args).keys() - inspect.signature(analyzer.fit).parameters.keys():
-        raise ValueError(f"the fit of {analyzer.name!r} has no {name}: leave out --{name}")
+    if args.checkpoint is not None and "checkpoint" not in inspect.signature(analyzer.fit).parameters:
+        raise ValueError(f"the fit of {analyzer.name!r} has no checkpoint: leave out --checkpoint")
     if args.reduce is not None:
         analyzer._check_reducible()
     with _about(f"--explain {label}"):
-        logits = analyzer.logits(x, batch_size=args.batch_size)
+        logits = analyzer.logits(x, **sizes)
     shares = analyzer.select(logits, args.neuron)
     neurons = shares.argmax(axis=1)
     args.out.mkdir(parents=True, exist_ok=True)
@@ -70,12 +72,12 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
     if args.verbose:
         print(f"mipin: explaining {len(x)} samples of {label}", flush=True)
 
-    found = {"attribution": analyzer.analyze(x, args.neuron, batch_size=args.batch_size, reduce=args.reduce)}
+    found = {"attribution": analyzer.analyze(x, args.neuron, reduce=args.reduce, **sizes)}
     found |= {"neuron": neurons, "logits": logits}
     if hasattr(analyzer, "source_signal"):
-        found["source_signal"] = analyzer.source_signal(x, args.neuron, batch_size=args.batch_size)
+        found["source_signal"] = analyzer.source_signal(x, args.neuron, **sizes)
         if analyzer.options.get("input_layer") is None:  # else it is no input of the model
-            found["source_logits"] = analyzer.logits(found["source_signal"], batch_size=args.batch_size)
+            found["source_logits"] = analyzer.logits(found["source_signal"], **sizes)
     about = {"mipin_keras": __version__, "method": analyzer.name, "model": args.model.name}
     about |= {"options": analyzer.options, "reduce": args.reduce}
     write_npz(args.out / "attributions.npz", found | {"about": np.array(json.dumps(about))})
@@ -96,7 +98,7 @@ def _analyzer(
         chosen = {} if classes is None else {"classes": classes}
         return create_analyzer(method, model, **(own | chosen | options))
     fit_only = {"--classes": args.classes, "--save-fit": args.save_fit, "--fit-key": args.fit_key}
-    for flag, value in (fit_only | {f"--{name}": value for name, value in _fit_options(args).items()}).items():
+    for flag, value in (fit_only | {"--checkpoint": args.checkpoint}).items():
         if value is not None:
             raise ValueError(f"{flag} is for a new fit: leave it out beside --load-fit, or give --fit")
     analyzer = load_analyzer(args.load_fit, model, neuron_selection_mode=mode, **options)
@@ -105,16 +107,18 @@ def _analyzer(
     return analyzer
 
 
-def _fit_options(args: argparse.Namespace) -> dict[str, Any]:
+def _fit_options(args: argparse.Namespace, analyzer: Analyzer) -> dict[str, Any]:
     """Those of the fit that the user has given."""
-    return {name: getattr(args, name) for name in ("memory", "checkpoint") if getattr(args, name) is not None}
+    given = {name: getattr(args, name) for name in ("batch_size", "memory", "checkpoint")}
+    taken = inspect.signature(analyzer.fit).parameters
+    return {name: value for name, value in given.items() if value is not None and name in taken}
 
 
 def _fitted(args: argparse.Namespace, options: dict[str, Any], analyzer: Analyzer, explained: list[int]) -> Analyzer:
     """The analyzer fitted to the file ``--fit``; unless told otherwise, for the explained neurons only."""
     data, label = read_array(args.fit, args.fit_key, "--fit", FIT_KEYS)
     with _about(f"--fit {label}"):
-        analyzer.batches(data, args.batch_size)
+        analyzer.batches(data, None, args.batch_size or 32)
     if args.classes is None and "classes" in options_of(analyzer.name):
         analyzer = _analyzer(args, options, analyzer.model, explained)
     missing = sorted(set(explained) - set(getattr(analyzer, "classes", explained)))
@@ -125,7 +129,7 @@ def _fitted(args: argparse.Namespace, options: dict[str, Any], analyzer: Analyze
         )
     if args.verbose:
         print(f"mipin: fitting {analyzer.name!r} to {len(data)} samples of {label}", flush=True)
-    analyzer.fit(data, batch_size=args.batch_size, **_fit_options(args))
+    analyzer.fit(data, **_fit_options(args, analyzer))
     if args.save_fit is not None:
         print(f"mipin: saved the fit as {analyzer.save(args.save_fit)}", flush=True)
     return analyzer

@@ -3,31 +3,49 @@
 from __future__ import annotations
 
 import pathlib
+import re
 import zipfile
 import zlib
 
 import keras
 import numpy as np
 
-from .whole import written
+from .saving.atomic import written
+
+# Keras before this one ignores safe_mode in files of the old format (CVE-2025-9905).
+_SAFE = (3, 11, 3)
 
 
-def load_model(path: pathlib.Path) -> keras.Model:
+def load_model(path: pathlib.Path, *, trust: bool = False) -> keras.Model:
     """A model that Keras saved, uncompiled.
+
+    Args:
+        path: The file.
+        trust: Whether code that the file brings, in Lambda layers, may be run.
 
     Raises:
         FileNotFoundError: If there is no such file.
-        ValueError: If Keras cannot load it, with what to do.
+        ValueError: If Keras cannot load it, or might run its code, with what
+            to do.
     """
     if not path.is_file():
         raise FileNotFoundError(f"expected a model file that Keras 3 saved (.keras), found none: {path}")
     # Keras itself says "File not found" here.
     if path.suffix == ".keras" and not zipfile.is_zipfile(path):
         raise ValueError(f"expected a model file that Keras 3 saved, received {path}, which is none or is truncated")
+    if path.suffix != ".keras" and not trust and _version() < _SAFE:
+        raise ValueError(
+            f"Keras {keras.__version__} runs the code that a model file of the old format may bring, and {path} is "
+            "one: update Keras to 3.11.3 or newer, save it as .keras, or give --trust-model if you know who made it"
+        )
     try:
-        return keras.models.load_model(path, compile=False)
+        return keras.models.load_model(path, compile=False, safe_mode=not trust)
     except Exception as problem:  # whatever a file can hold, and whatever its layers raise
         raise ValueError(f"Keras cannot load {path}: {_advice(problem)}") from problem
+
+
+def _version() -> tuple[int, ...]:
+    return tuple(int(part) for part in re.findall(r"\d+", keras.__version__)[:3])
 
 
 def _advice(problem: Exception) -> str:
@@ -40,8 +58,23 @@ def _advice(problem: Exception) -> str:
             "@keras.saving.register_keras_serializable(), as --import MODULE"
         )
     if "safe_mode" in said:
-        return "it has a Lambda layer, which is code that the file brings; give the model a layer of your own instead"
+        return (
+            "it has a Lambda layer, which is code that the file brings; give the model a layer of your own instead, or "
+            "give --trust-model if you know who made it"
+        )
     return f"{type(problem).__name__}: {said if len(said) < 300 else f'{said[:140]} ... {said[-140:]}'}"
+
+
+# How files that are mistaken for arrays begin.
+_OTHERS = {
+    b"\xff\xd8\xff": "a JPEG photograph", b"\x89PNG": "a PNG image", b"GIF8": "a GIF image", b"BM": "a BMP image",
+    b"II*\x00": "a TIFF image", b"MM\x00*": "a TIFF image", b"\x89HDF": "an HDF5 file", b"\x80": "a pickle",
+}  # fmt: skip
+
+
+def _first(path: pathlib.Path) -> bytes:
+    with open(path, "rb") as file:
+        return file.read(8)
 
 
 class _Choice(ValueError):
@@ -67,6 +100,13 @@ def read_array(path: pathlib.Path, key: str | None, flag: str, names: tuple[str,
     """
     if not path.is_file():
         raise FileNotFoundError(f"{flag}: expected an .npz or .npy file, found none: {path}")
+    begins = _first(path)
+    if not begins.startswith((b"\x93NUMPY", b"PK\x03\x04", b"PK\x05\x06")):
+        what = next((name for start, name in _OTHERS.items() if begins.startswith(start)), "something else")
+        raise ValueError(
+            f"{flag}: expected an .npz or .npy file of numbers, received {path}, which is {what}; read it, prepare it "
+            "as the model takes it, and write it with numpy.save"
+        )
     try:
         loaded = np.load(path, allow_pickle=False, mmap_mode="r")
         if isinstance(loaded, np.ndarray):
@@ -79,7 +119,10 @@ def read_array(path: pathlib.Path, key: str | None, flag: str, names: tuple[str,
     except _Choice:
         raise
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as problem:
-        raise ValueError(f"{flag}: expected an .npz or .npy file of numbers, received {path}: {problem}") from problem
+        said = str(problem)
+        if "allow_pickle" in said:  # NumPy's advice is to load it unsafely
+            said = "it holds Python objects, not numbers; write it anew from an array of numbers"
+        raise ValueError(f"{flag}: expected an .npz or .npy file of numbers, received {path}: {said}") from problem
 
 
 def _choose(path: pathlib.Path, held: list[str], key: str | None, flag: str, names: tuple[str, ...]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from . import fingerprint, kernels, separable
+from . import kernels, separable
 from .checks import check_graph, check_model
 
 
@@ -46,7 +46,7 @@ class Step:
     def constants(self) -> list[Any]:
         """What it is called with besides tensors, without None."""
         leaves = keras.tree.flatten(self.arguments)
-        return [leaf for leaf in leaves if leaf is not None and not isinstance(leaf, _Number)]
+        return [leaf for leaf in leaves if leaf is not None and not isinstance(leaf, TensorNumber)]
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -60,7 +60,7 @@ class Step:
         if kernels.normalizes_plainly(self.layer):
             return kernels.normalized(self.layer, tensors[self.inputs[0]])[0]
         args, kwargs = keras.tree.map_structure(
-            lambda leaf: tensors[leaf.number] if isinstance(leaf, _Number) else leaf, self.arguments
+            lambda leaf: tensors[leaf.number] if isinstance(leaf, TensorNumber) else leaf, self.arguments
         )
         return self.layer(*args, **kwargs)
 
@@ -69,7 +69,7 @@ class Step:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Number:
+class TensorNumber:
     """Stands for a tensor in the recorded arguments of a call."""
 
     number: int
@@ -97,6 +97,7 @@ class ModelGraph:
 
     Attributes:
         steps: The steps needed for the output, in topological order.
+        all_steps: Those of the whole model, the ones behind the output too.
         input, output: Numbers of the input's and the logits' tensor.
         shapes: Shape of each tensor without the batch axis, by number.
         ends: Number of the tensor that each layer makes, by the layer's name.
@@ -109,7 +110,7 @@ class ModelGraph:
         self.input = 0
         self.stripped: str | None = None
         self.shapes: list[tuple[int, ...]] = [tuple(model.inputs[0].shape[1:])]
-        self._steps: list[Step] = []
+        self.all_steps: list[Step] = []
         self._names: set[str] = set()
         self.ends: dict[str, int] = {}
         self._parts: dict[int, list[tuple[str, Any]]] = {}
@@ -166,10 +167,6 @@ class ModelGraph:
             raise ValueError("expected an input layer before the explained output, received one that is not")
         return steps
 
-    def fingerprint(self) -> str:
-        """A hash of the model's architecture and weights."""
-        return fingerprint.fingerprint(self._steps, self.model.weights)
-
     # Reading the model
 
     def _read(self, model: keras.Model, inputs: list[int], path: str) -> list[int]:
@@ -203,7 +200,7 @@ class ModelGraph:
                     self.ends[name] = ends[0]
             else:
                 arguments = keras.tree.map_structure(
-                    lambda leaf: _Number(number_of(leaf)) if isinstance(leaf, keras.KerasTensor) else leaf,
+                    lambda leaf: TensorNumber(number_of(leaf)) if isinstance(leaf, keras.KerasTensor) else leaf,
                     (args, kwargs),
                 )
                 ends = [self._append(layer, name, [number_of(leaf) for leaf in leaves], arguments, made)]
@@ -255,7 +252,7 @@ class ModelGraph:
         if not isinstance(activation, keras.layers.Layer):
             activation = keras.layers.Activation(activation, dtype=layer.dtype_policy)
         suffix = kernels.activation_name(activation) or getattr(activation, "name", "activation")
-        arguments = ((_Number(number),), {})
+        arguments = ((TensorNumber(number),), {})
         return self._add(activation, self._unique(f"{name}/{suffix}"), False, [number], shape, arguments, built_in=True)
 
     def _add(
@@ -264,8 +261,8 @@ class ModelGraph:
         self.shapes.append(shape)
         output = len(self.shapes) - 1
         shapes = tuple(self.shapes[i] for i in inputs)
-        step = Step(len(self._steps), name, layer, linear, tuple(inputs), output, shapes, shape, arguments, built_in)
-        self._steps.append(step)
+        step = Step(len(self.all_steps), name, layer, linear, tuple(inputs), output, shapes, shape, arguments, built_in)
+        self.all_steps.append(step)
         return output
 
     def _unique(self, name: str) -> str:
@@ -277,7 +274,7 @@ class ModelGraph:
         return unique
 
     def _strip_head(self, last: int) -> int:
-        made_by = {step.output: step for step in self._steps}
+        made_by = {step.output: step for step in self.all_steps}
         while last in made_by and kernels.activation_name(made_by[last].layer) in kernels.HEADS:
             step = made_by[last]
             if getattr(step.layer, "axis", -1) not in (-1, len(step.output_shape)):
@@ -288,7 +285,7 @@ class ModelGraph:
 
     def _needed(self, last: int) -> list[Step]:
         needed, steps = {last}, []
-        for step in reversed(self._steps):
+        for step in reversed(self.all_steps):
             if step.output in needed:
                 needed.update(step.inputs)
                 steps.append(step)

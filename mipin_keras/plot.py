@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from .pixels import COLORMAPS, attribution_map, colormap, image_shares, positive, scale, strongest
-from .whole import written
+from .saving.atomic import written
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

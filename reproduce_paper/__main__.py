@@ -65,8 +65,8 @@ def main(argv: list[str] | None = None) -> int:
     args.command_line = report.command_line("python -m reproduce_paper", argv)
     try:
         EXPERIMENTS[args.experiment].run(args)
-    except (FileNotFoundError, ValueError) as problem:
-        print(f"reproduce_paper: error: {problem}", file=sys.stderr)
+    except (OSError, ValueError) as problem:
+        print(f"reproduce_paper: error: {' '.join(str(problem).split())}", file=sys.stderr)
         return 2
     return 0
 

@@ -65,13 +65,20 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data:
 
     Raises:
         ValueError: For an unknown name, or a file of another layout.
-        FileNotFoundError: If ``data_dir`` is not a folder.
+        FileNotFoundError: If ``data_dir`` is not a folder; if there is no
+            such file, and Keras cannot download it.
     """
     if name not in SHAPES:
         raise ValueError(f"expected one of {sorted(SHAPES)}, received {name!r}")
     path = find(data_dir, name + ".npz")
     if path is None:
-        (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+        try:
+            (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
+        except Exception as problem:  # Keras raises a plain Exception where it cannot download
+            raise FileNotFoundError(
+                f"expected {name}.npz in --data-dir or MIPIN_DATA_DIR, found none, and Keras cannot download it: "
+                f"{' '.join(str(problem).split())}; put the file there"
+            ) from problem
         where = f"keras.datasets.{name}"
     else:
         where = str(path)

@@ -19,7 +19,7 @@ import tensorflow as tf
 
 import mipin_keras
 from mipin_keras import plot
-from mipin_keras.whole import written
+from mipin_keras.saving.atomic import written
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,7 +4,9 @@ import gc
 import importlib.util
 import os
 
-# Before anything imports TensorFlow: what iNNvestigate needs, where the tests can run it.
+# Before anything imports TensorFlow: what it turns on by itself on some processors only, and without which it has no
+# transposed convolutions with a dilation; and what iNNvestigate needs, where the tests can run it.
+os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 if importlib.util.find_spec("tf_keras") is not None:
     os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")
 

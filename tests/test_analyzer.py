@@ -8,7 +8,8 @@ import keras
 import numpy as np
 import pytest
 
-from mipin_keras import Analyzer, NotFittedError, archive, catalogue, create_analyzer, load_analyzer
+from mipin_keras import Analyzer, NotFittedError, catalogue, create_analyzer, load_analyzer
+from mipin_keras.saving import archive, npz
 from tests.networks import cnn, mlp, samples
 
 X = samples((12,), 60)
@@ -101,12 +102,12 @@ def test_wrong_data_for_a_fit_is_refused(x):
     assert not analyzer.fitted
 
 
-@pytest.mark.parametrize("size", [0, -3, 2.0, None, True])
+@pytest.mark.parametrize("size", [0, -3, 2.0, "4", True])
 def test_wrong_batch_sizes_are_refused(fitted, size):
     with pytest.raises(ValueError, match="batch_size to be an integer of at least 1"):
         fitted.analyze(X, batch_size=size)
     with pytest.raises(ValueError, match="batch_size to be an integer of at least 1"):
-        create_analyzer("mipin", mlp(), verbose=0).fit(X, batch_size=size or 0)
+        create_analyzer("mipin", mlp(), verbose=0).fit(X, batch_size=size)
 
 
 @pytest.mark.parametrize(
@@ -149,7 +150,8 @@ def rewritten(path, change=None, **arrays):
     if change is not None:
         header = change(header) or header
     other = path.with_name("other.npz")
-    np.savez(other, **{"header": np.array(json.dumps(header))} | old | arrays)
+    header = {key: value for key, value in header.items() if key not in ("digest", "members")}
+    npz.write(other, header, {name.removesuffix(".npy"): array for name, array in (old | arrays).items()})
     return other
 
 
@@ -231,7 +233,7 @@ def test_a_failed_load_keeps_the_fit_there_was(fitted, tmp_path):
     _, arrays = contents(path)
     name = sorted(arrays)[-1]
     broken = rewritten(path, **{name: arrays[name][:-1]})
-    with pytest.raises(ValueError, match="does not hold what a fit of 'mipin' is made of"):
+    with pytest.raises(ValueError, match="is none or is damaged.*is of shape"):
         fitted.load(broken)
     np.testing.assert_array_equal(fitted.analyze(X), before)
 
@@ -241,7 +243,7 @@ def test_a_truncated_file_is_refused(fitted, tmp_path, share):
     path = fitted.save(tmp_path / "fit.npz")
     whole = path.read_bytes()
     path.write_bytes(whole[: int(len(whole) * share)])
-    with pytest.raises(ValueError, match="an analyzer's save\\(\\) wrote.*none or is truncated"):
+    with pytest.raises(ValueError, match="that mipin_keras wrote.*none or is damaged"):
         load_analyzer(path, fitted.model)
 
 
@@ -251,7 +253,7 @@ def test_a_damaged_file_is_refused(fitted, tmp_path):
     largest = max(zipfile.ZipFile(path).infolist(), key=lambda entry: entry.file_size)
     whole[largest.header_offset + largest.file_size] ^= 1  # one bit, within the numbers
     path.write_bytes(whole)
-    with pytest.raises(ValueError, match="none or is truncated"):
+    with pytest.raises(ValueError, match="none or is damaged"):
         load_analyzer(path, fitted.model)
 
 
@@ -315,7 +317,7 @@ def test_a_pickle_is_never_run(fitted, tmp_path, monkeypatch, where):
     objects = {"header": np.array(json.dumps(header))} | arrays
     objects["header" if where == "header" else next(iter(arrays))] = np.array([Trap()], object)
     np.savez(path, **objects)
-    with pytest.raises(ValueError, match="none or is truncated"):
+    with pytest.raises(ValueError, match="none or is damaged"):
         load_analyzer(path, fitted.model)
     assert not (tmp_path / "sprung").exists()
     np.load(path, allow_pickle=True)[next(iter(arrays)) if where == "array" else "header"]  # the trap is one
@@ -336,7 +338,7 @@ def test_a_file_of_another_method_is_refused(scaled, fitted, tmp_path):
 @pytest.mark.parametrize("change", [{"about": {}}, {"about": {"fitted": [0, 9], "fit_report": []}}, {"about": None}])
 def test_a_file_that_lacks_what_it_should_hold_is_refused(fitted, tmp_path, change):
     path = rewritten(fitted.save(tmp_path / "fit.npz"), lambda header: header.update(change))
-    with pytest.raises(ValueError, match="does not hold what a fit"):
+    with pytest.raises(ValueError, match="does not hold what a fit|its header lacks"):
         load_analyzer(path, fitted.model)
 
 

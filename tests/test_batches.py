@@ -406,7 +406,7 @@ class Augmented(Numbers):
 def test_data_that_is_drawn_anew_on_each_pass_is_refused(make, advice):
     batches = Batches(make(), (7,))
     assert batches.count() == 10
-    with pytest.raises(ValueError, match=f"expected batch 0 .* on the pass before, received others.*{advice}"):
+    with pytest.raises(ValueError, match=f"expected batch 1 of 3 .* on the pass before, received others.*{advice}"):
         next(iter(batches))
 
 
@@ -426,7 +426,7 @@ def test_what_changes_after_the_first_batch_is_found_where_it_changes():
     batches = Batches(lambda: (X[3 * i : 3 * i + 3] for i in next(orders)), (7,))
     list(batches)
     read = 0
-    with pytest.raises(ValueError, match="expected batch 1 to hold"):
+    with pytest.raises(ValueError, match="expected batch 2 of 3 to hold"):
         for x in batches:
             read += len(x)
     assert read == 3
@@ -538,7 +538,7 @@ def test_data_of_another_length_on_the_next_pass_is_refused():
     lengths = iter([10, 8])
     batches = Batches(lambda: iter([X[:5], X[5 : next(lengths)]]), (7,))
     list(batches)
-    with pytest.raises(ValueError, match="expected 10 samples, as on the pass before, received 8"):
+    with pytest.raises(ValueError, match="expected batch 2 of 2 to hold the samples that it held.*received others"):
         list(batches)
 
 

@@ -28,13 +28,13 @@ def test_one_of_says_what_is_known_and_what_came(value, known):
 
 @pytest.mark.parametrize(("value", "least"), [(0, 0), (1, 1), (10**20, 1), (-3, -3)])
 def test_whole_takes_integers_from_the_least_on(value, least):
-    checks.whole("steps", value, least)
+    checks.integer("steps", value, least)
 
 
 @pytest.mark.parametrize("value", [0, -1, True, False, 2.5, 2.0, "2", None, [1], float("inf")])
 def test_whole_refuses_what_is_less_or_no_integer(value):
     with pytest.raises(ValueError) as caught:
-        checks.whole("steps", value, 1)
+        checks.integer("steps", value, 1)
     assert str(caught.value) == f"expected steps to be an integer of at least 1, received {value!r}"
 
 

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from mipin_keras import analyzer as analyzer_module
 from mipin_keras import create_analyzer
 from mipin_keras.reduction import REDUCTIONS, check_axes, reduced
 from tests.networks import close, cnn, mlp, residual, samples, with_weights
@@ -62,10 +63,16 @@ def test_batches_are_reduced_one_by_one(monkeypatch):
     x = samples((7, 6, 2), 11)
     sizes, explain = [], analyzer._analyze
     monkeypatch.setattr(analyzer, "_analyze", lambda *given: sizes.append(len(given[0])) or explain(*given))
-    joined, concatenate = [], np.concatenate
-    monkeypatch.setattr(np, "concatenate", lambda parts, *a: joined.append(parts[0].shape) or concatenate(parts, *a))
+    reduce, whole = analyzer_module.reduced, []
+
+    def watched(maps, *rest):
+        whole.append((*sizes, maps.shape))
+        return reduce(maps, *rest)
+
+    monkeypatch.setattr(analyzer_module, "reduced", watched)
     assert analyzer.analyze(x, batch_size=4, reduce="sum").shape == (11, 7, 6)
-    assert sizes == [4, 4, 3] and joined == [(4, 7, 6)]
+    # each batch before the next one is explained
+    assert whole == [(4, (4, 7, 6, 2)), (4, 4, (4, 7, 6, 2)), (4, 4, 3, (3, 7, 6, 2))]
 
 
 def test_a_model_of_open_axes_takes_the_sizes_of_the_image_at_hand():

@@ -177,7 +177,7 @@ class BackwardAnalyzer(Analyzer):
         given = [tf.convert_to_tensor(x)]
         if self.neuron_selection_mode != "max_activation":
             given.append(tf.convert_to_tensor(self._shares(x, neuron_selection)))
-        return [found.numpy() for found in self._checked(self._traced(len(given), numbers)(*given))]
+        return [found.numpy() for found in self._checked(*self._traced(len(given), numbers)(*given))]
 
     def _shares(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         """The weights of the output neurons in the explanation of ``x``, ``(n, units)``."""
@@ -186,20 +186,27 @@ class BackwardAnalyzer(Analyzer):
             return selection.fixed(mode, neuron_selection, len(x), self.graph.units)
         return self.select(self._logits(tf.convert_to_tensor(x)).numpy(), neuron_selection)
 
-    @staticmethod
-    def _checked(explained: tuple[Any, tf.Tensor]) -> Any:
-        found, finite = explained
+    def _checked(self, found: Any, finite: tf.Tensor, weights: list[tf.Tensor]) -> Any:
+        """The maps, if the logits were finite and the weights those of the fit."""
+        if self.identity is not None:
+            self.identity.check(weights)
         if not finite.numpy():
             raise ValueError(selection.NOT_FINITE)
         return found
+
+    def _forget_traces(self) -> None:
+        super()._forget_traces()
+        self._traces.clear()
 
     def _traced(self, given: int, numbers: tuple[int, ...]) -> Callable:
         """The walk with maps at these tensors, from the samples, and from shares of the neurons if ``given`` is 2."""
         if (given, numbers) not in self._traces:
 
             @tf.function(input_signature=self._signature[:given], autograph=False)
-            def explain(x: tf.Tensor, shares: tf.Tensor | None = None) -> tuple[list[tf.Tensor], tf.Tensor]:
-                return self._walk(x, shares, numbers)
+            def explain(x: tf.Tensor, shares: tf.Tensor | None = None) -> tuple:
+                # The weights that this call reads go out with the maps: read for themselves they would cost more.
+                weights = [] if self.identity is None else self.identity.weights.read()
+                return (*self._walk(x, shares, numbers), weights)
 
             self._traces[given, numbers] = explain.get_concrete_function()
         return self._traces[given, numbers]

@@ -10,6 +10,8 @@ import tensorflow as tf
 from .. import kinds
 from ..checks import array_like
 from ..graph import ModelGraph, Step
+from ..walk import Pass
+from .rules import Bounded, Relevance, Rule
 
 
 class InputBounds:
@@ -47,11 +49,12 @@ class InputBounds:
                 f"{x.min():g} to {x.max():g}; the bounded rule holds between them only"
             )
 
-    def at(self, step: Step) -> tuple[np.ndarray, np.ndarray]:
+    def at(self, step: Step) -> tuple[tf.Tensor, tf.Tensor]:
         """The bounds of the input of a first kernel step (:func:`~.kinds.first_kernels`), of its shape.
 
         What moves or scales the input before the step does it to the bounds
-        too: where a padding puts zeros, both are 0.
+        too: where a padding puts zeros, both are 0. In a traced function they
+        follow the weights of a normalisation.
         """
         dtype = self.graph.model.inputs[0].dtype
         ends = {self.graph.input: [tf.constant(bound[None], dtype) for bound in (self.low, self.high)]}
@@ -61,4 +64,18 @@ class InputBounds:
                 # A negative factor of a normalisation turns them around.
                 ends[earlier.output] = [tf.minimum(*sides), tf.maximum(*sides)]
         low, high = ends[step.inputs[0]]
-        return low.numpy()[0], high.numpy()[0]
+        return low[0], high[0]
+
+
+class BoundedInput(Rule):
+    """The rule z^B at a first kernel step, with the bounds that its input has.
+
+    Args:
+        bounds: Those of the model's input.
+    """
+
+    def __init__(self, bounds: InputBounds):
+        self.bounds = bounds
+
+    def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
+        return Bounded(*self.bounds.at(step))(step, seen, signal)

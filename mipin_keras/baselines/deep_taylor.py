@@ -14,8 +14,8 @@ from ..checks import one_of
 from ..graph import Step
 from ..walk import Pass
 from . import backward
-from .bounds import InputBounds
-from .rules import AlphaBeta, Bounded, Gated, Standardized, Z
+from .bounds import BoundedInput, InputBounds
+from .rules import AlphaBeta, Gated, Standardized, Z
 
 
 class DeepTaylor(backward.BackwardAnalyzer):
@@ -138,7 +138,7 @@ class BoundedDeepTaylor(DeepTaylor):
 
     def rule(self, step: Step) -> backward.Rule | None:
         if self.bounds is not None and step.index in self._first:
-            return Bounded(*self.bounds.at(step))
+            return BoundedInput(self.bounds)
         return super().rule(step)
 
     def _explain(self, x: np.ndarray, neuron_selection: Any, numbers: tuple[int, ...]) -> list[np.ndarray]:

@@ -11,7 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from .. import selection
-from ..checks import array_like, number, one_of, whole
+from ..analyzer import MEMORY
+from ..checks import array_like, integer, number, one_of
 from ..graph import Step
 from .backward import BackwardAnalyzer, Rule, pull
 
@@ -74,14 +75,21 @@ class _Averaged(Gradient):
     """The mean of the gradients at several points for each sample, the explained output fixed by the sample."""
 
     def analyze(
-        self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128, reduce: str | None = None
+        self,
+        X: Any,
+        neuron_selection: Any = None,
+        *,
+        batch_size: int | None = None,
+        memory: float = MEMORY,
+        reduce: str | None = None,
     ) -> np.ndarray:
         """As :meth:`mipin_keras.Analyzer.analyze`.
 
-        ``batch_size`` bounds the points at once, of however many samples:
-        memory does not grow with their number.
+        ``batch_size``, or ``memory``, bounds the points at once, of however
+        many samples: memory does not grow with their number.
         """
-        return self._maps(functools.partial(self._mean, most=batch_size), X, neuron_selection, batch_size, reduce)
+        most = self._batch_size(batch_size, memory)
+        return self._maps(functools.partial(self._mean, most=most), X, neuron_selection, most, reduce)
 
     def _analyze_layers(
         self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
@@ -99,9 +107,13 @@ class _Averaged(Gradient):
         variations = self._variations(x.shape[1:])
         for start in range(0, count, at_once):
             group = np.stack([next(variations) for _ in range(min(at_once, count - start))])
-            found = self._checked(self._summed(samples, shares, tf.convert_to_tensor(group, samples.dtype)))
-            total = total + found.numpy()
+            found, finite = self._summed(samples, shares, tf.convert_to_tensor(group, samples.dtype))
+            total = total + self._checked(found, finite, []).numpy()
         return self._averaged(x, total / count)
+
+    def _forget_traces(self) -> None:
+        super()._forget_traces()
+        self.__dict__.pop("_summed", None)
 
     @functools.cached_property
     def _summed(self) -> Callable:
@@ -174,7 +186,7 @@ class IntegratedGradients(_Averaged):
         **options: Any,
     ):
         super().__init__(model, input_layer=None, **options)  # the path is one of the model's inputs
-        whole("steps", steps, 1)
+        steps = integer("steps", steps, 1)
         one_of("riemann", riemann, tuple(RIEMANN))
         self.path_steps, self.riemann = steps, riemann
         shape = self.graph.shapes[self.graph.input]
@@ -229,8 +241,7 @@ class SmoothGrad(_Averaged):
         self, model: keras.Model, *, augment_by_n: int = 64, noise: float = 0.15, seed: int = 0, **options: Any
     ):
         super().__init__(model, **options)
-        whole("augment_by_n", augment_by_n, 1)
-        whole("seed", seed, 0)
+        augment_by_n, seed = integer("augment_by_n", augment_by_n, 1), integer("seed", seed, 0)
         self.augment_by_n, self.noise, self.seed = augment_by_n, number("noise", noise, 0), seed
         self.options |= {"augment_by_n": augment_by_n, "noise": self.noise, "seed": seed}
 

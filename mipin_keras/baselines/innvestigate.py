@@ -14,7 +14,8 @@ import numpy as np
 import tensorflow as tf
 
 from .. import selection
-from ..analyzer import Analyzer
+from ..analyzer import MEMORY, Analyzer
+from ..saving.held_weights import HeldWeights
 from .twin import Twin
 
 #: Where the names of iNNvestigate's analyzers begin in the catalogue.
@@ -96,7 +97,7 @@ class InnvestigateAnalyzer(Analyzer):
     iNNvestigate runs on a tf-keras twin of the model, in a TensorFlow graph
     and session of the analyzer's own; eager Keras 3 goes on beside it. The
     weights are copied when the analyzer is made, and again when an
-    :meth:`analyze` finds that the model computes something else by then.
+    :meth:`analyze` finds that they have changed by then.
 
     While iNNvestigate works, tf-keras' private flag
     ``_UNSAFE_GRAPH_OP_LAYER_CREATION`` is set, for the whole process, and put
@@ -160,6 +161,7 @@ class InnvestigateAnalyzer(Analyzer):
         """The twin of the model as it is now, and iNNvestigate's analyzer of it."""
         module = import_innvestigate()
         self._twin = Twin(self.graph)
+        self._weights = HeldWeights(self.model.weights)
         self._probe = self._probes()
         self._wanted = self.logits(self._probe)
         self._finite = bool(np.isfinite(self._wanted).all())
@@ -208,16 +210,22 @@ class InnvestigateAnalyzer(Analyzer):
             raise kind(f"iNNvestigate's own {self._key} failed: {type(problem).__name__}: {problem}") from problem
 
     def analyze(
-        self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128, reduce: str | None = None
+        self,
+        X: Any,
+        neuron_selection: Any = None,
+        *,
+        batch_size: int | None = None,
+        memory: float = MEMORY,
+        reduce: str | None = None,
     ) -> np.ndarray:
         """As :meth:`mipin_keras.Analyzer.analyze`; in iNNvestigate's numbers, which may be NaN where it divides by 0.
 
         Raises:
             RuntimeError: If iNNvestigate fails.
         """
-        if not close(self.logits(self._probe), self._wanted, 1e-5):
+        if self._weights.changed():
             self._make()  # the model was trained or given other weights since
-        return super().analyze(X, neuron_selection, batch_size=batch_size, reduce=reduce)
+        return super().analyze(X, neuron_selection, batch_size=batch_size, memory=memory, reduce=reduce)
 
     def _of_index(self) -> Analyzer:
         if self.neuron_selection_mode == "index" or callable(self.neuron_selection_mode):

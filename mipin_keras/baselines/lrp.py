@@ -9,10 +9,10 @@ import keras
 import numpy as np
 
 from .. import kinds
-from ..checks import whole
+from ..checks import integer
 from ..graph import Step
 from . import backward, rules
-from .bounds import InputBounds
+from .bounds import BoundedInput, InputBounds
 from .rules import RULES, Bounded, Z
 
 
@@ -74,7 +74,7 @@ class LRP(backward.BackwardAnalyzer):
         if (until_layer_idx is None) != (until_layer_rule is None):
             raise ValueError("until_layer_idx and until_layer_rule need each other: give both or neither")
         if until_layer_idx is not None:
-            whole("until_layer_idx", until_layer_idx, 0)
+            until_layer_idx = integer("until_layer_idx", until_layer_idx, 0)
             if until_layer_idx >= len(model.layers):
                 raise ValueError(f"expected until_layer_idx below {len(model.layers)}, received {until_layer_idx}")
             self.until_rule = find_rule("until_layer_rule", until_layer_rule)
@@ -143,7 +143,7 @@ class LRP(backward.BackwardAnalyzer):
         if kind == kinds.KERNEL:
             if step.index in self._first:
                 if self.bounds is not None:
-                    return Bounded(*self.bounds.at(step))
+                    return BoundedInput(self.bounds)
                 if self.input_rule is not None:
                     return self.input_rule
             if _is_in(step, self._early):

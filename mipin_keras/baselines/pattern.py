@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
@@ -13,7 +13,9 @@ import tensorflow as tf
 from .. import kernels, kinds, parts, selection, walk
 from ..analyzer import NotFittedError
 from ..checks import one_of
+from ..data.progress import Progress
 from ..graph import Step
+from ..saving.identity import ModelIdentity
 from ..walk import Pass
 from . import backward, patterns
 from .patterns import Neurons
@@ -152,14 +154,22 @@ class PatternNet(backward.BackwardAnalyzer):
         """Whether the patterns are known."""
         return bool(self.patterns)
 
-    def fit(self, X: Any, batch_size: int = 32, *, steps: int | None = None, verbose: int | None = None) -> PatternNet:
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        *,
+        steps: int | None = None,
+        verbose: int | None = None,
+    ) -> Self:
         """Find the pattern of each neuron, in one pass over the data.
 
         Memory depends on the model and the batch, not on the number of
         samples. Interrupted, it leaves the analyzer as it was.
 
         Args:
-            X, batch_size, steps: See :meth:`mipin_keras.Analyzer.fit`.
+            X, y, batch_size, steps: See :meth:`mipin_keras.Analyzer.fit`.
             verbose: Instead of the analyzer's.
 
         Returns:
@@ -171,10 +181,12 @@ class PatternNet(backward.BackwardAnalyzer):
         """
         verbose = self.verbose if verbose is None else verbose
         one_of("verbose", verbose, (0, 1, 2))
-        batches = self.batches(X, batch_size, steps)
+        batches = self.batches(X, y, batch_size, steps)
+        self._refresh()
+        identity = ModelIdentity(self.graph)
         sums = {step.index: Neurons(step) for step in self.learned}
-        bar = keras.utils.Progbar(batches.steps, verbose=verbose) if verbose else None
-        if bar:
+        progress = Progress(batches.steps, verbose)
+        if verbose:
             print(f"{self.name}: the patterns of {len(self.learned)} layers", flush=True)
         for i, x in enumerate(batches):
             if i == 0:
@@ -186,21 +198,20 @@ class PatternNet(backward.BackwardAnalyzer):
                 }
             for index, found in self._statistics(x, shifts).items():
                 sums[index].add(*found)
-            if bar:
-                bar.update(i + 1)
-        if bar and bar.target is None:
-            bar.target = i + 1  # not known before; Keras 3.5 cannot end a bar without it
-            bar.update(i + 1, finalize=True)
+            progress.update(i + 1)
+        progress.finish()
+        batches.warn_of_little()
         learned = {}
         for step in self.learned:
             kernel = keras.ops.convert_to_numpy(patterns.linear_part(step, tf.float32).kernel)
             learned[step.index] = sums[step.index].pattern(kernel, shifts[step.index])
             if not np.isfinite(learned[step.index]).all():
                 raise ValueError(f"layer {step} has NaN or infinite activations on this data: look at its weights")
-        before = self.patterns, self.octaves
+        identity.check()
+        before = self.patterns, self.octaves, self.identity
         try:
-            self._take(learned, {})
-            self._take(learned, self._measured(first))
+            self._take(learned, {}, identity)
+            self._take(learned, self._measured(first), identity)
         except BaseException:
             self._take(*before)
             raise
@@ -226,9 +237,13 @@ class PatternNet(backward.BackwardAnalyzer):
         walk.backward(self.graph, self.steps, seen, self.head(logits, selection.largest(logits)), measure)
         return octaves if max(octaves.values()) > OCTAVES else {}
 
-    def _take(self, found: dict[int, np.ndarray], octaves: dict[int, int]) -> None:
-        self.patterns, self.octaves = found, octaves
+    def _take(self, found: dict[int, np.ndarray], octaves: dict[int, int], identity: ModelIdentity | None) -> None:
+        self.patterns, self.octaves, self.identity = found, octaves, identity
         self._traces.clear()  # they hold the patterns of the fit before
+
+    def _forget_traces(self) -> None:
+        super()._forget_traces()
+        self.__dict__.pop("_sums_of", None)
 
     def _statistics(self, x: np.ndarray, shifts: dict[int, np.ndarray]) -> dict[int, list[np.ndarray]]:
         """What :class:`~.patterns.Neurons` add up, of one batch, by the step's index."""
@@ -298,14 +313,15 @@ class PatternNet(backward.BackwardAnalyzer):
         octaves = {str(number): octave for number, octave in self.octaves.items()}
         return {f"pattern/{index}": pattern for index, pattern in self.patterns.items()}, {"octaves": octaves}
 
+    def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        return {f"pattern/{step.index}": Neurons(step).shape for step in self.learned}
+
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-        taken = {}
-        for step in self.learned:
-            found, wanted = arrays[f"pattern/{step.index}"], Neurons(step).shape
-            if found.shape != wanted:
-                raise ValueError(f"the pattern of {step} has shape {found.shape}, expected {wanted}")
-            taken[step.index] = found
-        self._take(taken, {int(number): octave for number, octave in about.get("octaves", {}).items()})
+        taken = {step.index: arrays[f"pattern/{step.index}"] for step in self.learned}
+        octaves = {int(number): int(octave) for number, octave in about.get("octaves", {}).items()}
+        if octaves and octaves.keys() != {self.graph.output, *(n for step in self.steps for n in step.inputs)}:
+            raise ValueError("expected the octaves of each tensor on the way, received those of others")
+        self._take(taken, octaves, None)
 
 
 class PatternAttribution(PatternNet):

@@ -237,17 +237,17 @@ class Bounded(Rule):
     ``q = R / (W x - W⁺ low - W⁻ high)``, without bias.
 
     Attributes:
-        low, high: The bounds of the step's input, of its shape without the
-            batch axis.
+        low, high: The bounds of the step's input, arrays or tensors of its
+            shape without the batch axis.
     """
 
-    low: np.ndarray
-    high: np.ndarray
+    low: Any
+    high: Any
 
     def __call__(self, step: Step, seen: Pass, signal: tf.Tensor) -> Relevance:
         part, x = _linear(step, seen)
         above, below = tf.nn.relu(part.kernel), -tf.nn.relu(-part.kernel)
-        low, high = (tf.constant(bound[None], x.dtype) for bound in (self.low, self.high))
+        low, high = (tf.cast(bound, x.dtype)[None] for bound in (self.low, self.high))
         z = part.apply(x, part.kernel) - part.apply(low, above) - part.apply(high, below)
         quotient = divided(_cast(signal, seen), z)
         terms = ((x, part.kernel), (-low, above), (-high, below))

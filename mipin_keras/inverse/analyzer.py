@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Self
 
 import keras
 import numpy as np
 
 from .._version import __version__
-from ..archive import MAGIC
-from ..checks import number, one_of, whole
-from .checkpoint import Checkpoint
+from ..checks import NotFittedError, integer, number, one_of
+from ..saving.archive import MAGIC, model_differences
+from ..saving.identity import ModelIdentity
+from .checkpoint import FORMAT, Checkpoint
 from .explaining import Explaining
 from .fitting import Fitting, Options, measure
 from .network import InverseNetwork
@@ -99,10 +101,9 @@ class MIPIN(Explaining):
         one_of("forward_relu", forward_relu, (True, False))
         one_of("mask_input", mask_input, (True, False, None))
         one_of("verbose", verbose, (0, 1, 2))
-        whole("epochs", epochs, 1)
-        whole("seed", seed, 0)
+        epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
         if rows is not None:
-            whole("rows", rows, 1)
+            rows = integer("rows", rows, 1)
         ridge = number("ridge", ridge, 0)
         if mask_input and not forward_relu:
             raise ValueError("mask_input=True needs forward_relu=True: without it nothing is masked")
@@ -119,10 +120,16 @@ class MIPIN(Explaining):
             "verbose": verbose,
             **self._fit_options._asdict(),
         }
-        if mask_input is None:
-            mask_input = forward_relu and input_layer is not None
-        self.network = InverseNetwork(
-            self.graph, self.start, forward_relu=forward_relu, mask_input=mask_input, merge=merge
+        self.network = self._new_network()
+
+    def _new_network(self) -> InverseNetwork:
+        """The inverse of the model as it is now: some of its inverses are made of the model's weights."""
+        options = self.options
+        masks = options["mask_input"]
+        if masks is None:
+            masks = options["forward_relu"] and options["input_layer"] is not None
+        return InverseNetwork(
+            self.graph, self.start, forward_relu=options["forward_relu"], mask_input=masks, merge=options["merge"]
         )
 
     def _check_classes(self, classes: Any) -> list[int]:
@@ -142,6 +149,7 @@ class MIPIN(Explaining):
     def fit(
         self,
         X: Any,
+        y: Any = None,
         batch_size: int = 32,
         *,
         steps: int | None = None,
@@ -149,7 +157,7 @@ class MIPIN(Explaining):
         memory: float = 2.0,
         checkpoint: str | os.PathLike[str] | None = None,
         verbose: int | None = None,
-    ) -> MIPIN:
+    ) -> Self:
         """Learn the inverse of every class in ``classes``, from the top down (Algorithm 1).
 
         Passes over the data once or more a learned layer; memory depends on
@@ -165,7 +173,9 @@ class MIPIN(Explaining):
             X: An array ``(n, *input shape)`` or memmap, a batched
                 ``tf.data.Dataset``, a ``keras.utils.PyDataset``, a function
                 that returns an iterator of batches, or an endless generator
-                with ``steps``. Labels are not used.
+                with ``steps``.
+            y: Labels, as Keras' own fit takes them; not used. An int in this
+                place is the ``batch_size``, as in iNNvestigate.
             batch_size: Samples a batch, where ``X`` is an array.
             steps: Batches a pass.
             classes: Fit these, and keep the others that are fitted; None for
@@ -188,13 +198,21 @@ class MIPIN(Explaining):
                 :class:`mipin_keras.inverse.checkpoint.Checkpoint`; ValueError
                 also for a class without samples, and for a model whose output
                 is not finite.
+            NotFittedError: If the model's weights have changed since the fit
+                that ``classes`` would add to, or while it is fitted.
             RuntimeError: If another host of the strategy is lost.
         """
         verbose = self.verbose if verbose is None else verbose
         one_of("verbose", verbose, (0, 1, 2))
         budget = int(number("memory", memory, 0) * (1 << 30))
         fitted = self.classes if classes is None else self._check_classes(classes)
-        batches = self.batches(X, batch_size, steps)
+        batches = self.batches(X, y, batch_size, steps)
+        self._refresh()
+        network, identity = self.network, ModelIdentity(self.graph)
+        if classes is not None and self.identity is not None:
+            self.identity.check_structure()
+        elif self.identity is None or self.identity.fingerprint != identity.fingerprint:
+            network = self._new_network()
         replicas = Replicas()
         if checkpoint is not None and batches.kind == "generator":
             raise ValueError(
@@ -206,16 +224,26 @@ class MIPIN(Explaining):
         with replicas.together():
             folder = None
             if checkpoint is not None or replicas.hosts > 1:
-                header = self._header(fitted, budget, batches)
+                header = self._header(fitted, budget, batches, identity)
                 for key, value in header.items():
                     replicas.agree(key, json.dumps(value, sort_keys=True))
-                folder = None if checkpoint is None else Checkpoint(checkpoint, header, writes=replicas.chief)
-            fitting = Fitting(
-                self.network, batches, fitted, self._fit_options, verbose,
-                memory=budget, checkpoint=folder, replicas=replicas,
-            )  # fmt: skip
-            weights = fitting.run()
-        if classes is None:
+                if checkpoint is not None:
+                    folder = Checkpoint(
+                        checkpoint, header | {"probe": identity.probe}, writes=replicas.chief,
+                        model=lambda found: model_differences(found, self.graph, identity),
+                    )  # fmt: skip
+            with contextlib.nullcontext() if folder is None else folder:
+                fitting = Fitting(
+                    network, batches, fitted, self._fit_options, verbose,
+                    memory=budget, checkpoint=folder, replicas=replicas,
+                )  # fmt: skip
+                weights = fitting.run()
+        try:
+            identity.check()
+        except NotFittedError as problem:
+            raise NotFittedError("the model's weights changed while it was fitted: fit again") from problem
+        if classes is None or self.identity is None:
+            self.network, self.identity = network, identity
             self.network.weights, self.fit_report = weights, fitting.report
         else:
             order = {node.name: place for place, node in enumerate(self.network.learned)}
@@ -224,35 +252,41 @@ class MIPIN(Explaining):
             self.network.weights = self.network.weights | weights
         return self
 
-    def _header(self, classes: list[int], memory: int, batches: Any) -> dict[str, Any]:
+    def _header(self, classes: list[int], memory: int, batches: Any, identity: ModelIdentity) -> dict[str, Any]:
         """What the numbers of a fit depend on."""
         loose = (*self._loose, "classes")
         return {
             "magic": f"{MAGIC} checkpoint",
+            "format": FORMAT,
             "version": __version__,
             "name": self.name,
             "options": {key: value for key, value in self.options.items() if key not in loose},
             "classes": classes,
             "memory": memory,
             "data": batches.about(),
-            "fingerprint": self.graph.fingerprint(),
+            "fingerprint": identity.fingerprint,
         }
 
-    def reconstruction_errors(self, X: Any, batch_size: int = 32, *, steps: int | None = None) -> list[dict[str, Any]]:
+    def reconstruction_errors(
+        self, X: Any, y: Any = None, batch_size: int = 32, *, steps: int | None = None
+    ) -> list[dict[str, Any]]:
         """How well each layer's inverse reconstructs its input on any data, every position counted.
 
         Args:
-            X, batch_size, steps: As for :meth:`fit`.
+            X, y, batch_size, steps: As for :meth:`fit`.
 
         Returns:
             Entries as in ``fit_report``.
 
         Raises:
-            NotFittedError: Before :meth:`fit`.
+            NotFittedError: Before :meth:`fit`, and if the model's weights have
+                changed since.
         """
         self._need_fit()
+        if self.identity is not None:
+            self.identity.check()
         classes = sorted(self.network.weights)
-        return measure(self.network, self.batches(X, batch_size, steps), classes, self._fit_options.samples)
+        return measure(self.network, self.batches(X, y, batch_size, steps), classes, self._fit_options.samples)
 
 
 class TrainedMIPIN(MIPIN):

@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from ..analyzer import Analyzer, NotFittedError
+from ..analyzer import MEMORY, Analyzer
+from ..checks import NotFittedError
 from .network import InverseNetwork, Seen
 
 Found = dict[int, tf.Tensor]
@@ -31,14 +32,21 @@ class Explaining(Analyzer):
         return bool(self.network.weights)
 
     def source_signal(
-        self, X: Any, neuron_selection: Any = None, *, batch_size: int = 128, reduce: str | None = None
+        self,
+        X: Any,
+        neuron_selection: Any = None,
+        *,
+        batch_size: int | None = None,
+        memory: float = MEMORY,
+        reduce: str | None = None,
     ) -> np.ndarray:
         """What of ``X`` the explained logit still knows: S = g(Y_c), masked (section 3.2).
 
         Args, Returns, Raises: As :meth:`analyze`; where several neurons are
         explained at once, the mean of their source signals.
         """
-        return self._maps(self._source_signal, X, neuron_selection, batch_size, reduce)
+        most = self._batch_size(batch_size, memory)
+        return self._maps(self._source_signal, X, neuron_selection, most, reduce)
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         seen, shares = self._look(x, neuron_selection)
@@ -89,7 +97,10 @@ class Explaining(Analyzer):
         self, x: np.ndarray, neuron_selection: Any, masks: Iterable[int] | None = None
     ) -> tuple[Seen, np.ndarray]:
         self._need_fit()
-        seen = self.network.look(x, masks=masks)
+        identity = self.identity
+        seen = self.network.look(x, masks=masks, weights=None if identity is None else identity.weights)
+        if identity is not None:
+            identity.check(seen.weights)
         shares = self.select(seen.logits.numpy(), neuron_selection)
         missing = sorted(set(np.flatnonzero(shares.any(axis=0)).tolist()) - set(self.network.weights))
         if missing:
@@ -129,15 +140,24 @@ class Explaining(Analyzer):
         }
         return arrays, {"fitted": sorted(self.network.weights), "fit_report": self.fit_report}
 
+    def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        fitted = about["fitted"]
+        if not fitted or sorted(set(fitted)) != fitted or not set(fitted) <= set(range(self.graph.units)):
+            raise ValueError(f"expected classes from 0 to {self.graph.units - 1}, received {str(fitted)[:100]}")
+        return {
+            f"{c}/{node.index}/{i}": shape
+            for c in fitted
+            for node in self.network.learned
+            for i, shape in enumerate(self.network.regression(node).weight_shapes)
+        }
+
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        if not isinstance(about["fit_report"], list) or not all(isinstance(line, dict) for line in about["fit_report"]):
+            raise ValueError("expected a fit report, a list of dicts")
         weights: dict[int, dict[int, Any]] = {}
         for c in about["fitted"]:
             for node in self.network.learned:
                 shapes = self.network.regression(node).weight_shapes
-                found = tuple(arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
-                if tuple(w.shape for w in found) != shapes:
-                    raise ValueError(
-                        f"weights of {node.name!r} have shapes {[w.shape for w in found]}, expected {shapes}"
-                    )
+                found = (arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
                 weights.setdefault(c, {})[node.index] = tuple(tf.constant(w, tf.float32) for w in found)
         self.network.weights, self.fit_report = weights, about["fit_report"]

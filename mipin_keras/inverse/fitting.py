@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import functools
 import json
+import time
+import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-from ..batches import Batches
+from ..batches import FEW, Batches
+from ..data.progress import Progress
+from . import cost
 from .checkpoint import Checkpoint
 from .network import Begun, InverseNetwork, Seen
 from .plan import Node
@@ -101,13 +104,51 @@ class Fitting:
                 the features of a layer do not determine its inverse.
         """
         self._take_up()
+        plan = self._plan()
+        if any(len(self._weights[c]) < len(self.network.learned) for c in self.classes):
+            times = "once, as the network's results are kept" if plan.keeps else f"about {plan.passes:,} times"
+            self.say(f"{plan.size} to learn, passing over the data {times}")
         for number, node in enumerate(self.network.learned):
             classes = [c for c in self.classes if node.index not in self._weights[c]]
             if classes:
                 self.say(f"layer {node.name} ({number + 1} of {len(self.network.learned)})")
+                start = time.monotonic()
                 self._learn(number, node, classes)
+                if number == 0 and len(classes) == len(self.classes):
+                    self._say_how_long(plan, time.monotonic() - start)
             self.samples.done(node)
+        self._warn_of_little()
         return self._weights
+
+    def _plan(self) -> cost.Plan:
+        options = self.options
+        epochs = options.epochs if options.conv_solver == "trained" else None
+        return cost.Plan(self.network, len(self.classes), self.memory, epochs, options.rows, self.samples.keeps)
+
+    def _say_how_long(self, plan: cost.Plan, first: float) -> None:
+        """Guess the whole fit's time from its first layer's: a line, and a warning if it is more than an hour."""
+        seconds = plan.guess(first, self.batches.count(), self.batches.steps or 1)
+        text = f"{plan.size}, {cost.in_words(seconds)}"
+        if seconds > cost.HOUR and self.replicas.chief:
+            advice = "name classes=, or stop at a feature map with input_layer="
+            warnings.warn(f"{text}; {advice}", UserWarning, stacklevel=4)
+        else:
+            self.say(text)
+
+    def _warn_of_little(self) -> None:
+        if not self.replicas.chief:
+            return
+        self.batches.warn_of_little()
+        if self.options.samples == "class" and self._counts is not None and (self.batches.samples or 0) >= FEW:
+            few = {c: int(self._counts[c]) for c in self.classes if self._counts[c] < FEW}
+            if few:
+                warnings.warn(
+                    f"classes fitted to fewer than {FEW} samples each (samples by class: {few}): what is learned from "
+                    "so few is learned by heart; give more samples of them, leave them out of classes=, or use "
+                    "samples='all'",
+                    UserWarning,
+                    stacklevel=4,
+                )
 
     @property
     def report(self) -> list[dict[str, Any]]:
@@ -120,18 +161,43 @@ class Fitting:
         if self.checkpoint is None:
             return
         pieces = self.checkpoint.load()
+        nodes = {node.index: node for node in self.network.learned}
         for key, (weights, lines) in pieces.items():
-            index = int(key.split()[0])
+            node = nodes.get(int(key.split()[0]))
+            shapes = None if node is None else self.network.regression(node).weight_shapes
+            if node is None or any(tuple(w.shape for w in found) != shapes for found in weights.values()):
+                raise ValueError(f"{self.checkpoint.directory} holds {key!r}, which is no layer of this fit: delete it")
             for (c, found), line in zip(sorted(weights.items()), lines, strict=True):
-                self._weights[c][index] = tuple(tf.constant(w, tf.float32) for w in found)
-                self._lines[index, c] = line
+                self._weights[c][node.index] = tuple(tf.constant(w, tf.float32) for w in found)
+                self._lines[node.index, c] = line
         state = self.checkpoint.state()
         # All have read before one writes.
         self.replicas.agree("what was learned before", f"{sorted(pieces)} {json.dumps(state, sort_keys=True)}")
         self.batches.samples = state.get("samples", self.batches.samples)
         self._counts = None if state.get("counts") is None else np.asarray(state["counts"], int)
-        if pieces:
-            self.say(f"going on from {self.checkpoint.directory}: {len(pieces)} pieces were learned before")
+        if not pieces:
+            return
+        self.say(f"going on from {self.checkpoint.directory}: {len(pieces)} pieces were learned before")
+        self._expect(state.get("batches"), self.checkpoint)
+        if all(len(weights) == len(nodes) for weights in self._weights.values()):
+            self.say("all was learned before; reading the data once to see that they are the same")
+            for _ in self.passing():
+                pass
+
+    def _expect(self, marks: str | None, checkpoint: Checkpoint) -> None:
+        """Hold the passes to come against the batches that the checkpoint was learned from."""
+        if marks is not None:
+            self.batches.marks = [int(marks[i : i + 8], 16) for i in range(0, len(marks), 8)]
+            self.batches.steps = self.batches.steps or len(self.batches.marks)
+        elif not checkpoint.old:
+            raise ValueError(f"{checkpoint.directory} does not say which data it was learned from: delete it")
+        elif self.batches.steps != 1 and self.replicas.chief:
+            warnings.warn(
+                f"{checkpoint.directory} was begun by version 0.1, which noted the first batch of its data only: that "
+                "the others are the same is not checked",
+                UserWarning,
+                stacklevel=5,
+            )
 
     def _learn(self, number: int, node: Node, classes: list[int]) -> None:
         inverse = self.network.regression(node)
@@ -145,7 +211,8 @@ class Fitting:
                 self._solve(number, node, inverse, group)
             if self.checkpoint is not None:
                 counts = None if self._counts is None else self._counts.tolist()
-                self.checkpoint.note({"samples": self.batches.samples, "counts": counts})
+                marks = "".join(f"{mark:08x}" for mark in self.batches.marks)
+                self.checkpoint.note({"samples": self.batches.samples, "counts": counts, "batches": marks})
                 weights = {c: tuple(w.numpy() for w in self._weights[c][node.index]) for c in group}
                 lines = [self._lines[node.index, c] for c in group]
                 self.checkpoint.write(f"{node.index} {node.name} {group[0]}-{group[-1]}", weights, lines)
@@ -191,14 +258,13 @@ class Fitting:
 
     def passing(self) -> Iterator[np.ndarray]:
         """One pass over the data, with a bar."""
-        shown = self.verbose == 1 and self.replicas.chief
-        bar = keras.utils.Progbar(self.batches.steps, unit_name="batch") if shown else None
+        progress = Progress(self.batches.steps, 1 if self.verbose == 1 and self.replicas.chief else 0)
         for i, x in enumerate(self.batches):
+            if self.checkpoint is not None:
+                self.checkpoint.touch()
             yield x
-            if bar is not None:  # where the number of batches is not known before, the last one ends the bar
-                bar.update(i + 1)
-        if bar is not None and bar.target is None:
-            bar.update(i + 1, finalize=True)
+            progress.update(i + 1)
+        progress.finish()
 
     def members(self, seen: Seen, unit: int) -> np.ndarray:
         """Which samples of a batch fit class ``unit``: all, or those that the model takes for it."""

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
 
 from ..graph import ModelGraph
+from ..saving.held_weights import HeldWeights
 from .dense import DenseInverse
 from .plan import Node, make_plan
 from .replicas import per_device
@@ -29,17 +30,19 @@ class Seen(NamedTuple):
         logits: Shape ``(n, units)``.
         records: What each walked node's inverse needs, by the node's index.
         targets: What the learned nodes that were asked for reconstruct, likewise.
+        weights: What the model's weights were in this pass, where that was asked for.
     """
 
     logits: tf.Tensor
     records: dict[int, Record]
     targets: dict[int, tf.Tensor]
+    weights: Sequence[tf.Tensor] = ()
 
     def rows(self, chosen: np.ndarray) -> Seen:
         """The same for some samples only."""
         if len(chosen) == self.logits.shape[0]:
             return self
-        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, chosen), self)
+        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, chosen), self._replace(weights=()))
 
 
 @dataclasses.dataclass
@@ -109,7 +112,12 @@ class InverseNetwork:
     # Looking: the forward pass
 
     def look(
-        self, x: Any, upto: Node | None = None, targets: tuple[Node, ...] = (), masks: Iterable[int] | None = None
+        self,
+        x: Any,
+        upto: Node | None = None,
+        targets: tuple[Node, ...] = (),
+        masks: Iterable[int] | None = None,
+        weights: HeldWeights | None = None,
     ) -> Seen:
         """Run the model on a batch and keep what the inverses need.
 
@@ -119,6 +127,7 @@ class InverseNetwork:
             targets: Learned nodes whose targets to keep.
             masks: Numbers of tensors at which the signal is to be masked; None
                 for that at the start, if it is, where ``upto`` is None.
+            weights: Those to read in the same pass.
 
         Raises:
             ValueError: If the model's output is not finite.
@@ -129,9 +138,12 @@ class InverseNetwork:
         seen = Seen(tf.zeros(()), {}, {})
         masked = frozenset(masks if masks is not None else [self.start] if upto is None and self.mask_input else [])
         for low, high in self._forward_pieces(whole=upto is None):
-            live, found, reached, mask = self._looker(low, high, live, records, targets, masked)(live)
+            own = weights if low == 0 else None
+            live, found, reached, mask, read = self._looker(low, high, live, records, targets, masked, own)(live)
             seen.records.update(found | mask)
             seen.targets.update(reached)
+            if own is not None:
+                seen = seen._replace(weights=read)
         seen = seen._replace(logits=live[self.graph.output])
         if not np.isfinite(seen.logits.numpy()).all():
             raise ValueError("the model's output is NaN or infinite on this input: look at its weights first")
@@ -143,9 +155,16 @@ class InverseNetwork:
         return [(low, min(low + size, count)) for low in range(0, count, size)]
 
     def _looker(
-        self, low: int, high: int, live: Any, records: frozenset[int], targets: Any, masked: frozenset[int]
+        self,
+        low: int,
+        high: int,
+        live: Any,
+        records: frozenset[int],
+        targets: Any,
+        masked: frozenset[int],
+        weights: HeldWeights | None,
     ) -> Callable:
-        """Steps ``low`` to ``high``: from the tensors alive before to those alive behind, records, targets, mask."""
+        """Steps ``low`` to ``high``: from the tensors alive before to those behind, records, targets, mask, weights."""
         steps = self.graph.steps[low:high]
         made = {step.output for step in steps} | ({self.graph.input} if low == 0 else set())
         recorded = [self._recorded[s.index] for s in steps if s.index in self._recorded]
@@ -157,7 +176,8 @@ class InverseNetwork:
         later = {number for step in self.graph.steps[high:] for number in step.inputs} | {self.graph.output}
         later |= {number for node in targets if max(node.needs) > max(made) for number in node.needs}
         alive = sorted(later.intersection(made | live.keys()))
-        key = (low, high, tuple(n.index for n in recorded), tuple(n.index for n in reached), *masks, None, *alive)
+        read = weights is not None
+        key = (low, high, tuple(n.index for n in recorded), tuple(n.index for n in reached), *masks, read, *alive)
 
         def trace() -> Callable:
             # Without AutoGraph, which Keras does without too: it takes longer than all the rest of the tracing.
@@ -171,6 +191,7 @@ class InverseNetwork:
                     {node.index: node.record(tensors) for node in recorded},
                     {node.index: node.target(tensors) for node in reached},
                     {mask_of(number): (tensors[number] != 0,) for number in masks},
+                    [] if weights is None else weights.read(),
                 )
 
             # Traced here and now: TensorFlow warns of retracing where many functions come from one line.

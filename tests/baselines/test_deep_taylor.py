@@ -4,8 +4,9 @@ import keras
 import numpy as np
 import pytest
 
+from mipin_keras.baselines.bounds import BoundedInput
 from mipin_keras.baselines.deep_taylor import BoundedDeepTaylor, DeepTaylor
-from mipin_keras.baselines.rules import AlphaBeta, Bounded
+from mipin_keras.baselines.rules import AlphaBeta
 from tests.networks import balanced, close, cnn, layers_of, mlp, residual, samples, with_weights
 from tests.reference import conv_matrix, pool, unpool_max
 
@@ -87,7 +88,7 @@ def test_bounded_is_its_numpy_walk(make, rng):
     analyzer = BoundedDeepTaylor(model, low=low, high=high)
     assert close(analyzer.analyze(x), decomposed(model, x, first=first), 1e-5)
     kinds = [type(analyzer.rules[step.index]) for step in analyzer.steps if step.linear]
-    assert kinds == [Bounded] + [AlphaBeta] * (len(kinds) - 1)
+    assert kinds == [BoundedInput] + [AlphaBeta] * (len(kinds) - 1)
 
 
 def test_each_neuron(rng):

@@ -6,10 +6,11 @@ import pytest
 import tensorflow as tf
 
 from mipin_keras import create_analyzer, load_analyzer, walk
-from mipin_keras.archive import read_file
 from mipin_keras.baselines import BASELINES
+from mipin_keras.baselines.bounds import BoundedInput
 from mipin_keras.baselines.lrp import LRP
 from mipin_keras.baselines.rules import RULES, AlphaBeta, AlphaBetaX, Bounded, Epsilon, Flat, Rule, WSquare, Z
+from mipin_keras.saving.archive import open_file
 from tests.networks import NEEDED, balanced, close, cnn, layers_of, mlp, residual, samples, with_weights
 from tests.reference import conv_matrix, pool, unpool_max, windows
 
@@ -122,10 +123,11 @@ def test_every_method_is_in_the_table():
 
 def test_bounds_of_the_input_make_the_rule_z_b(network):
     rules = by_name(made("lrp.z", network, input_layer_rule=(-1.0, [2.0, 3.0])))
-    assert isinstance(rules.pop("conv"), Bounded) and same(rules, {"bn": Z(), "conv2": Z(), "head": Z()})
+    assert isinstance(rules.pop("conv"), BoundedInput) and same(rules, {"bn": Z(), "conv2": Z(), "head": Z()})
     bounded = by_name(made("lrp.z", network, input_layer_rule=[-1.0, [2.0, 3.0]]))["conv"]
-    assert bounded.low.shape == bounded.high.shape == (7, 6, 2)
-    assert (bounded.low == -1).all() and (bounded.high == [2, 3]).all()
+    low, high = bounded.bounds.low, bounded.bounds.high
+    assert low.shape == high.shape == (7, 6, 2)
+    assert (low == -1).all() and (high == [2, 3]).all()
 
 
 def test_until_reaches_into_nested_models_and_shared_layers():
@@ -523,12 +525,13 @@ SAVED = [
 def test_options_come_back_from_a_file(name, options, network, tmp_path):
     analyzer = METHODS[name](network, **options)
     analyzer.save(tmp_path / "file.npz")
-    header, _ = read_file(tmp_path / "file.npz")
-    again = METHODS[name](network, **header["options"])
+    with open_file(tmp_path / "file.npz") as file:
+        again = METHODS[name](network, **file.header["options"])
     assert again.load(tmp_path / "file.npz") is again
     rules, wanted = by_name(again), by_name(analyzer)
     for found, bounded in zip(rules.values(), wanted.values(), strict=True):
-        if isinstance(bounded, Bounded):
+        if isinstance(bounded, BoundedInput):
+            found, bounded = found.bounds, bounded.bounds
             np.testing.assert_array_equal([found.low, found.high], [bounded.low, bounded.high])
             rules["conv"] = wanted["conv"] = Z()
     assert same(rules, wanted)

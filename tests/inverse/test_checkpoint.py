@@ -8,9 +8,9 @@ import zipfile
 import numpy as np
 import pytest
 
-from mipin_keras import whole
 from mipin_keras.inverse import checkpoint
 from mipin_keras.inverse.checkpoint import Checkpoint
+from mipin_keras.saving import atomic, lock, npz
 
 HEADER = {
     "magic": "mipin_keras",
@@ -144,7 +144,7 @@ def test_a_file_is_no_folder(tmp_path):
 def test_a_truncated_header_is_refused(text, tmp_path):
     Checkpoint(tmp_path, HEADER)
     (tmp_path / checkpoint.HEADER).write_text(text)
-    with pytest.raises(ValueError, match=r"fit\.json, which is of another one or is truncated; give another folder"):
+    with pytest.raises(ValueError, match=r"fit\.json, which is of another one or is damaged; give another folder"):
         Checkpoint(tmp_path, HEADER)
 
 
@@ -161,11 +161,19 @@ def damaged(path):
         np.savez(file, x=np.ones(3))
     yield path.read_bytes()
     for about in ("[]", "{", json.dumps({"mark": "x", "key": "a", "classes": {"0": 1}, "report": []})):
-        with open(path, "wb") as file:
-            np.savez(file, about=np.array(about))
-        yield path.read_bytes()
+        for name in ("about", "header"):
+            with open(path, "wb") as file:
+                np.savez(file, **{name: np.array(about)})
+            yield path.read_bytes()
     with zipfile.ZipFile(path, "w") as file:
-        file.writestr("about.npy", "no array")
+        file.writestr("header.npy", "no array")
+    yield path.read_bytes()
+    path.write_bytes(good)
+    with npz.Reader(path) as file:
+        header = {key: value for key, value in file.header.items() if key not in ("digest", "members")}
+        arrays = file.arrays(file.shapes, None)
+    with open(path, "wb") as file:  # without a digest, as version 0.1 wrote it
+        np.savez(file, about=np.array(json.dumps(header)), **arrays)
     yield path.read_bytes()
 
 
@@ -176,7 +184,7 @@ def test_a_damaged_piece_is_refused_by_name_until_it_is_deleted(tmp_path):
     (path,) = tmp_path.glob("layer-a*.npz")
     for content in list(damaged(path)):
         path.write_bytes(content)
-        with pytest.raises(ValueError, match=rf"{path.name}, which is of another one or is truncated; delete it"):
+        with pytest.raises(ValueError, match=rf"{path.name}, which is of another one or is damaged; delete it"):
             Checkpoint(tmp_path, HEADER).load()
     path.unlink()
     assert list(Checkpoint(tmp_path, HEADER).load()) == ["good"]
@@ -212,7 +220,7 @@ def test_a_truncated_state_is_refused(text, tmp_path):
     made = Checkpoint(tmp_path, HEADER)
     made.note({"samples": 3})
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(ValueError, match=r"state\.json, which is of another one or is truncated; delete it"):
+    with pytest.raises(ValueError, match=r"state\.json, which is of another one or is damaged; delete it"):
         made.state()
 
 
@@ -237,7 +245,7 @@ def doings(folder):
 @pytest.mark.parametrize("cleaned", [True, False], ids=["exception", "SIGKILL"])
 def test_interrupted_at_any_point_the_folder_loads(where, cleaned, tmp_path, monkeypatch):
     wholes = {"a": [weights(0), weights(2)], "b": [weights(1)]}
-    owner = os if where == "fsync" else whole.pathlib.Path
+    owner = os if where == "fsync" else atomic.pathlib.Path
     original = getattr(owner, where)
     for after in range(7):
         folder, calls = tmp_path / str(after), []
@@ -251,7 +259,7 @@ def test_interrupted_at_any_point_the_folder_loads(where, cleaned, tmp_path, mon
         with monkeypatch.context() as patch:
             patch.setattr(owner, where, interrupted)
             if not cleaned:  # what stands half written is left, as no handler runs
-                patch.setattr(whole.pathlib.Path, "unlink", lambda *args, **kwargs: None)
+                patch.setattr(atomic.pathlib.Path, "unlink", lambda *args, **kwargs: None)
             if after < 6:
                 with pytest.raises(Killed):
                     doings(folder)
@@ -260,6 +268,8 @@ def test_interrupted_at_any_point_the_folder_loads(where, cleaned, tmp_path, mon
         partial = [path.name for path in folder.iterdir() if path.name.endswith(".partial")]
         assert len(partial) == (after < 6 and not cleaned)
         readers, resumed = Checkpoint(folder, HEADER, writes=False), Checkpoint(folder, HEADER)
+        with resumed:
+            assert os.listdir(folder).count(lock.NAME) == 1
         assert not [path for path in folder.iterdir() if path.name.endswith(".partial")]
         for made in (readers, resumed):
             found = made.load()

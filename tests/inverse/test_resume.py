@@ -11,6 +11,7 @@ import pytest
 
 from mipin_keras import create_analyzer
 from mipin_keras.inverse.checkpoint import Checkpoint
+from mipin_keras.saving import lock
 from tests.networks import cnn, mlp, samples
 
 X = samples((12,), 150)
@@ -115,11 +116,64 @@ def test_stopped_after_any_layer_on_an_array_it_finds_the_same(name, tmp_path, m
         assert same(arrays_of(mipin(model(), **options).fit(x, checkpoint=folder), tmp_path), wanted)
 
 
-def test_a_finished_fit_is_taken_over_without_another_pass(tmp_path):
+def test_a_finished_fit_is_taken_over_with_a_look_at_the_data(tmp_path):
     wanted = arrays_of(mipin(mlp()).fit(Reading(X), checkpoint=tmp_path / "a"), tmp_path)
     again = Reading(X)
     assert same(arrays_of(mipin(mlp()).fit(again, checkpoint=tmp_path / "a"), tmp_path), wanted)
-    assert again.read == 1
+    assert again.read == 1 + 8  # the first batch, and one pass to see that the others are the same
+
+
+@pytest.mark.parametrize("done", [1, 2, 3])
+@pytest.mark.parametrize("source", [Reading, lambda x: x], ids=["function", "array"])
+def test_data_that_differ_anywhere_are_refused_by_their_batch(source, done, tmp_path, monkeypatch):
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        stop_after(done, patch)
+        mipin(mlp()).fit(source(X), batch_size=20, checkpoint=tmp_path / "a")
+    for row in (20, 149):
+        other = X.copy()
+        other[row, 3] += 1e-6
+        analyzer = mipin(mlp())
+        with pytest.raises(ValueError, match=f"expected batch {row // 20 + 1} of 8 to hold the samples that it held"):
+            analyzer.fit(source(other), batch_size=20, checkpoint=tmp_path / "a")
+        assert not analyzer.fitted
+    assert mipin(mlp()).fit(source(X), batch_size=20, checkpoint=tmp_path / "a").fitted
+
+
+def test_two_fits_in_one_folder_are_refused(tmp_path):
+    class Second(Reading):
+        def __call__(self):
+            if self.read > 8:
+                with pytest.raises(ValueError, match="in use by another fit of this process"):
+                    mipin(mlp()).fit(Reading(X), checkpoint=tmp_path / "a")
+                refused.append(1)
+            yield from super().__call__()
+
+    refused = []
+    assert mipin(mlp()).fit(Second(X), checkpoint=tmp_path / "a").fitted and refused
+    assert not (tmp_path / "a" / lock.NAME).exists()
+
+
+OLD = ROOT / "tests" / "data" / "version-0.1"
+
+
+@pytest.mark.parametrize(("name", "size"), [("checkpoint", 60), ("checkpoint-batches", 20)])
+def test_a_checkpoint_of_version_0_1_is_gone_on_with(name, size, tmp_path, recwarn):
+    x = samples((12,), 60)
+    folder = shutil.copytree(OLD / name, tmp_path / "a")
+    found = mipin(mlp()).fit(x, batch_size=size, checkpoint=folder).analyze(x[:2])
+    np.testing.assert_allclose(found, np.load(OLD / "mipin-map.npy"), rtol=1e-4, atol=1e-4)
+    warned = [str(warning.message) for warning in recwarn if "version 0.1" in str(warning.message)]
+    assert len(warned) == (size == 20)  # of one batch the first checksum says all
+    with pytest.raises(ValueError, match="of another fit: it has other layers, settings or weights"):
+        mipin(mlp(seed=4)).fit(x, batch_size=size, checkpoint=folder)
+    assert mipin(mlp()).fit(x, batch_size=size, checkpoint=folder).fitted  # what this version added is read again
+
+
+def test_a_checkpoint_of_version_0_1_that_does_not_say_enough_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("mipin_keras.saving.legacy.suffices", lambda graph: False)
+    folder = shutil.copytree(OLD / "checkpoint", tmp_path / "a")
+    with pytest.raises(ValueError, match=r"version 0\.1, whose files do not say enough of the model: fit again"):
+        mipin(mlp()).fit(samples((12,), 60), batch_size=60, checkpoint=folder)
 
 
 def test_interrupted_twice_and_moved_it_finds_the_same(tmp_path):
@@ -182,8 +236,8 @@ OTHER[3, 5] += 1
 @pytest.mark.parametrize(
     ("make", "data", "message"),
     [
-        (lambda: mipin(mlp(seed=4)), Reading(X), "another model, or other weights"),
-        (lambda: mipin(mlp(hidden=(10, 9))), Reading(X), "another model"),
+        (lambda: mipin(mlp(seed=4)), Reading(X), "its weights are others"),
+        (lambda: mipin(mlp(hidden=(10, 9))), Reading(X), "it has other layers, or a layer has another setting"),
         (lambda: mipin(mlp(), ridge=0.1), Reading(X), r"options\.ridge was 0\.001, is 0\.1 here"),
         (lambda: mipin(mlp(), samples="class"), Reading(X), r"options\.samples was 'all', is 'class' here"),
         (lambda: mipin(mlp(), seed=1), Reading(X), r"options\.seed was 0, is 1 here"),
@@ -229,7 +283,7 @@ def test_what_changes_no_number_is_no_other_fit(half, tmp_path):
 def test_a_damaged_checkpoint_is_refused_by_name(half):
     (path,) = half.glob("layer-*.npz")
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=f"{path.name}, which is of another one or is truncated; delete it"):
+    with pytest.raises(ValueError, match=f"{path.name}, which is of another one or is damaged; delete it"):
         mipin(mlp()).fit(Reading(X), checkpoint=half)
     path.unlink()
     assert mipin(mlp()).fit(Reading(X), checkpoint=half).fitted

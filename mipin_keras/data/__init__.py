@@ -1,0 +1,1 @@
+"""Passes over data, and what they print while they run."""

@@ -1,0 +1,214 @@
+"""The file that an analyzer is saved to: arrays and JSON in one ``.npz``."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+import numpy as np
+
+from .._version import __version__
+from ..graph import ModelGraph
+from . import fingerprint, legacy, npz
+from .identity import ModelIdentity
+from .npz import DamagedFileError
+
+# What a file says it is, and the version of its layout.
+MAGIC = "mipin_keras analyzer"
+FORMAT = 2
+# What version 0.1 wrote: without digests, and with a fingerprint that is blind to some settings.
+_OLD_FORMAT = 1
+
+
+class Archived:
+    """What can be saved to a file, and loaded from it onto the same model.
+
+    Attributes:
+        name: The name in the catalogue.
+        options: What it was made with.
+        graph: The model's steps.
+        identity: The model that the fit belongs to, as it was then; None
+            before a fit, and for a method that needs none.
+    """
+
+    name: str
+    options: dict[str, Any]
+    graph: ModelGraph
+    identity: ModelIdentity | None = None
+    #: Options that change how an analysis reads a fit, and may differ from the file's on loading.
+    _loose: ClassVar[frozenset[str]] = frozenset({"neuron_selection_mode", "verbose"})
+
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        """What a fit found: float32 arrays by name, and JSON."""
+        return {}, {}
+
+    def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        """The names and shapes of the arrays that :meth:`_state` gives for this JSON."""
+        return {}
+
+    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        """Take back what :meth:`_state` gave."""
+
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """Write the analyzer to one ``.npz`` file of arrays and JSON.
+
+        The file is written beside ``path`` and renamed, so that a file of
+        that name is always complete; several may write it at once. It carries
+        a fingerprint of the model, not the model.
+
+        Returns:
+            The path.
+
+        Raises:
+            NotFittedError: Before a fit, and if the model has changed since.
+            OSError: If the file cannot be written; what stood there stays.
+            ValueError: If an option is a callable or another object that
+                JSON does not hold.
+        """
+        try:
+            json.dumps(self.options)
+        except TypeError as problem:
+            odd = {name: value for name, value in self.options.items() if not _is_json(value)}
+            raise ValueError(f"expected options that a file can hold, received {odd}") from problem
+        arrays, about = self._state()
+        if self.identity is not None:
+            self.identity.check_structure()
+        belongs = ModelIdentity(self.graph) if self.identity is None else self.identity
+        header = {
+            "magic": MAGIC,
+            "format": FORMAT,
+            "version": __version__,
+            "name": self.name,
+            "options": self.options,
+            "fingerprint": belongs.fingerprint,
+            "probe": belongs.probe,
+            "about": about,
+        }
+        path = pathlib.Path(path)
+        npz.write(path, header, {f"array/{name}": array for name, array in arrays.items()})
+        return path
+
+    def load(self, path: str | os.PathLike[str]) -> Self:
+        """Take over a fit that :meth:`save` wrote, of the same method and model.
+
+        Returns:
+            The analyzer.
+
+        Raises:
+            FileNotFoundError: If there is no such file.
+            ValueError: If the file is damaged or not of this package, of
+                another layout, method, model or options.
+        """
+        with open_file(path) as file:
+            self._take_over(file)
+        return self
+
+    def _take_over(self, file: npz.Reader) -> None:
+        header = file.header
+        if header["name"] != self.name:
+            raise ValueError(f"expected a file of {self.name!r}, received one of {header['name']!r}: {file.path}")
+        differing = [
+            f"{key}={value!r} in the file, {self.options.get(key)!r} here"
+            for key, value in header["options"].items()
+            if key not in self._loose and self.options.get(key) != value
+        ]
+        if differing:
+            raise ValueError(f"{file.path} was fitted with other options: {'; '.join(differing)}")
+        identity = ModelIdentity(self.graph)
+        try:
+            differing = model_differences(header, self.graph, identity)
+        except ValueError as problem:
+            raise ValueError(f"{file.path}: {problem}") from problem
+        if differing:
+            raise ValueError(
+                f"{file.path} was fitted to another model, or to other weights of this one ({'; '.join(differing)}); "
+                "load it onto the model it was fitted to, or fit again"
+            )
+        about = header["about"]
+        shapes = _whole(file.path, self.name, lambda: self._shapes(about))
+        arrays = file.arrays({f"array/{name}": shape for name, shape in shapes.items()})
+        found = {name.removeprefix("array/"): array for name, array in arrays.items()}
+        _whole(file.path, self.name, lambda: self._restore(found, about))
+        self.identity = identity if found else None
+
+
+def _whole(path: pathlib.Path, name: str, take: Callable[[], Any]) -> Any:
+    """What ``take`` makes of a file's JSON, which may be anything."""
+    try:
+        return take()
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as problem:
+        raise DamagedFileError(f"{path} does not hold what a fit of {name!r} is made of: {problem!r}") from problem
+
+
+def _is_json(value: Any) -> bool:
+    try:
+        json.dumps(value)
+    except TypeError:
+        return False
+    return True
+
+
+def model_differences(header: dict[str, Any], graph: ModelGraph, identity: ModelIdentity) -> list[str]:
+    """In words, what differs between the model that a file or a checkpoint was fitted to and the one here.
+
+    Args:
+        header: Its header, with the ``fingerprint`` and the ``probe``.
+        graph: The model here.
+        identity: Likewise.
+
+    Raises:
+        ValueError: If version 0.1 wrote it, and does not say enough.
+    """
+    said = header.get("fingerprint")
+    if isinstance(said, str):  # of version 0.1
+        if said != legacy.fingerprint(graph):
+            return ["it has other layers, settings or weights"]
+        if not legacy.suffices(graph):
+            raise ValueError("made by version 0.1, whose files do not say enough of the model: fit again")
+        return []
+    if not isinstance(said, dict):
+        return ["it does not say which"]
+    found = fingerprint.differences(said, identity.fingerprint)
+    if not found and not _agree(header.get("probe"), identity.probe):
+        found = ["it computes something else on the same input"]
+    return found
+
+
+def _agree(found: Any, here: dict[str, Any] | None) -> bool:
+    try:
+        return fingerprint.agree(found, here)
+    except (KeyError, TypeError, ValueError, AttributeError):  # not what a probe is
+        return False
+
+
+def open_file(path: str | os.PathLike[str]) -> npz.Reader:
+    """A file that :meth:`Archived.save` wrote, open, its header checked.
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If the file is damaged, not of this package, or of a
+            layout that this version does not know.
+    """
+    file = npz.Reader(path)
+    try:
+        header = file.header
+        if header.get("magic") != MAGIC:
+            raise DamagedFileError(f"expected a file that an analyzer's save() wrote, received {path}, which is none")
+        if header.get("format") not in (FORMAT, _OLD_FORMAT):
+            raise ValueError(
+                f"{path} has layout {header.get('format')} of mipin_keras {header.get('version')}; this version "
+                f"({__version__}) reads layouts {_OLD_FORMAT} and {FORMAT}: fit again, or install the version that "
+                "wrote it"
+            )
+        # A file that says it is of version 0.1 has no digest to be held against; one of now must have one.
+        kinds = {"name": str, "options": dict, "about": dict, "version": str}
+        wrong = [key for key, kind in kinds.items() if not isinstance(header.get(key), kind)]
+        if wrong or (header["format"] == FORMAT) != ("digest" in header):
+            raise DamagedFileError(f"{path} is damaged: its header lacks {wrong or ['digest']}")
+    except BaseException:
+        file.__exit__()
+        raise
+    return file

@@ -1,0 +1,73 @@
+"""Atomic writes: a file is complete or not there, as it is written beside its path and then renamed."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import pathlib
+import re
+import time
+import uuid
+from collections.abc import Iterator
+from typing import IO
+
+#: Seconds after which what a killed writer left is taken for left.
+ABANDONED = 3600.0
+# A file name may have 255 bytes; ours adds 43 to the path's own.
+_LONGEST = 200
+
+
+@contextlib.contextmanager
+def written(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
+    """A binary file that takes ``path``'s name once it is complete; missing folders are made.
+
+    Whatever interrupts the writing leaves what stood at ``path`` before, and
+    nothing beside it. Each writer has a file of its own, so that several may
+    write one path at once: the last to finish stands there. What a killed
+    writer of the same path left is removed when it is an hour old.
+
+    Raises:
+        OSError: If it cannot be written, naming the path.
+    """
+    path = pathlib.Path(path)
+    partial = path.with_name(f".{_stem(path)}.{uuid.uuid4().hex}.partial")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for left in leftovers(path):
+            left.unlink(missing_ok=True)
+        try:
+            with open(partial, "xb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as problem:
+        raise _naming(path, problem) from problem
+
+
+def leftovers(path: pathlib.Path) -> list[pathlib.Path]:
+    """What writers of ``path`` left that were killed, as it has not changed for an hour."""
+    # Version 0.1 wrote the number of the process where a random one stands now.
+    name = re.compile(rf"\.{re.escape(_stem(path))}\.([0-9a-f]{{32}}|[0-9]+)\.partial")
+    found = []
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(path.parent):
+            if name.fullmatch(entry.name) and entry.stat().st_mtime < time.time() - ABANDONED:
+                found.append(path.with_name(entry.name))
+    return found
+
+
+def _stem(path: pathlib.Path) -> str:
+    """The path's name, or a short one in its place where the name has no room for more."""
+    name = path.name
+    return name if len(os.fsencode(name)) <= _LONGEST else hashlib.sha256(os.fsencode(name)).hexdigest()
+
+
+def _naming(path: pathlib.Path, problem: OSError) -> OSError:
+    """The same error with the path in it: that of a full disk names none, and NumPy's has no number either."""
+    if problem.errno is None:
+        return OSError(f"cannot write {path}: {problem}")
+    return type(problem)(problem.errno, f"cannot write: {problem.strerror}", str(path))

@@ -1,0 +1,321 @@
+"""What tells one model from another: its architecture and settings, the code of its own functions, its weights.
+
+What stands in none of these, such as an attribute of a layer that its
+``get_config()`` leaves out, shows in what the model computes: so the outputs
+on a fixed probe are kept beside the fingerprint.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import inspect
+import json
+import sys
+import types
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .. import walk
+from ..graph import ModelGraph, Step, TensorNumber
+
+# Whose functions and classes are known by their names.
+_LIBRARIES = frozenset({"builtins", "functools", "keras", "math", "numpy", "operator", "tensorflow", "tf_keras"})
+# What a layer's configuration holds that changes nothing at inference once its weights are there, or that is said
+# elsewhere; and what an operation of keras.ops keeps for itself.
+_NEEDLESS = frozenset({"name", "trainable", "dtype", "seed", "quantization_config", "data_format", "batch_shape"})
+_NEEDLESS_ENDS = ("_initializer", "_regularizer", "_constraint")
+_SERIALIZED = frozenset({"module", "registered_name", "build_config", "shared_object_id"})
+_BOOKKEEPING = frozenset({"name", "built", "data_format"})
+# Outputs of the probe that are kept, of each sample.
+_OUTPUTS = 1024
+
+
+def fingerprint(graph: ModelGraph) -> dict[str, str]:
+    """What tells a model from others that compute something else.
+
+    Names of layers, the batch size, and what a model is compiled with have no
+    part in it. Neither have those settings of Keras' own layers that are as
+    the layer's defaults are, so that a version of Keras that adds one changes
+    nothing.
+
+    Args:
+        graph: The model.
+
+    Returns:
+        For JSON: hashes of the ``"architecture"`` (steps, settings, calls), of
+        the ``"code"`` of the model's own functions and classes, and of the
+        ``"weights"``; and the ``"python"`` that compiled that code, which
+        another one compiles to something else.
+    """
+    weights = hashlib.blake2b(digest_size=16)
+    for variable in graph.model.weights:
+        array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+        weights.update(repr((array.shape, array.dtype.str)).encode())
+        weights.update(array.reshape(-1).view(np.uint8).data)
+    return structure(graph) | {"weights": weights.hexdigest()}
+
+
+def structure(graph: ModelGraph) -> dict[str, str]:
+    """The :func:`fingerprint` without the weights, which costs little."""
+    described = _Description()
+    model = [graph.shapes[graph.input], str(graph.model.inputs[0].dtype)]
+    architecture = [described.plain(model), *map(described.step, graph.all_steps)]
+    return {
+        "architecture": _hash(architecture),
+        "code": _hash(described.code),
+        "python": sys.implementation.cache_tag or sys.version,
+    }
+
+
+def differences(found: dict[str, str], here: dict[str, str]) -> list[str]:
+    """In words, what differs between the model of a fit and the one here; empty where nothing does."""
+    said = {
+        "architecture": "it has other layers, or a layer has another setting",
+        "code": "a function or layer of your own has other code",
+        "weights": "its weights are others",
+    }
+    compiled_alike = found.get("python") == here.get("python")
+    return [
+        text for key, text in said.items() if found.get(key) != here.get(key) and (key != "code" or compiled_alike)
+    ]
+
+
+def _hash(value: Any) -> str:
+    return hashlib.blake2b(json.dumps(value, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+class _Description:
+    """Steps as JSON holds them, and the code that they bring.
+
+    Attributes:
+        code: What was found of functions and classes that are no library's.
+    """
+
+    def __init__(self) -> None:
+        self.code: list[Any] = []
+        self._met: dict[int, int] = {}
+        self._alive: list[Any] = []  # an id() is only unique as long as its object lives
+
+    def step(self, step: Step) -> list[Any]:
+        layer = step.layer
+        args, kwargs = step.arguments
+        given = {key: value for key, value in kwargs.items() if value is not None and key != "training"}
+        return [
+            type(layer).__name__,
+            [step.linear, step.built_in, list(step.inputs), self.plain(step.output_shape)],
+            self.settings(getattr(layer, "whole", layer)),
+            self.plain([list(args), given]),
+        ]
+
+    def settings(self, layer: Any) -> Any:
+        """What sets a layer or an operation."""
+        own = _library(type(layer)) != "keras"
+        if own:
+            self._class(type(layer))
+        if not isinstance(layer, keras.layers.Layer):
+            kept = {k: v for k, v in vars(layer).items() if not k.startswith("_") and k not in _BOOKKEEPING}
+            return self.plain({key: value for key, value in kept.items() if value is not None})
+        found = {}
+        defaults = _defaults(type(layer))
+        for key, value in _config(layer).items():
+            if key in _NEEDLESS or (not own and key.endswith(_NEEDLESS_ENDS)):
+                continue
+            attribute = getattr(layer, key, None)
+            # A function as it is, as what get_config() makes of one may hold the line it was written in.
+            described = self.plain(attribute if _is_function(attribute) else value)
+            if key not in defaults or described != self.plain(defaults[key]):
+                found[key] = described
+        return [str(layer.compute_dtype), str(layer.variable_dtype), found]
+
+    def plain(self, value: Any) -> Any:
+        """Any value as JSON holds it, however a version of Keras, or a file, keeps it."""
+        if value is None or isinstance(value, bool | str):
+            return value
+        if isinstance(value, int | float | np.number):
+            return repr(float(value)) if abs(float(value)) < 2**53 else str(value)
+        if isinstance(value, TensorNumber):
+            return ["tensor", value.number]
+        if isinstance(value, list | tuple):
+            return [self.plain(entry) for entry in value]
+        if isinstance(value, set | frozenset):
+            return ["set", *sorted(json.dumps(self.plain(entry), sort_keys=True) for entry in value)]
+        if isinstance(value, dict):
+            return self._dict(value)
+        if isinstance(value, slice):
+            return ["slice", *map(self.plain, (value.start, value.stop, value.step))]
+        if _is_function(value):
+            return self._function(value)
+        if isinstance(value, keras.Operation):  # a layer among a layer's settings
+            return [type(value).__name__, self.settings(value)]
+        if isinstance(value, np.ndarray | tf.Tensor | tf.Variable | keras.Variable):
+            return self._array(np.asarray(keras.ops.convert_to_numpy(value)))
+        return [type(value).__name__, str(value) if isinstance(value, tf.DType | np.dtype | bytes) else None]
+
+    def _array(self, array: np.ndarray) -> Any:
+        if not array.ndim and array.dtype.kind in "biuf":
+            return self.plain(array.item())
+        wide = array.astype(np.float64) if array.dtype.kind in "biuf" else array
+        text = repr(array.tolist()).encode() if wide.dtype.hasobject else np.ascontiguousarray(wide).tobytes()
+        return ["array", list(array.shape), hashlib.blake2b(text, digest_size=16).hexdigest()]
+
+    def _dict(self, value: dict) -> Any:
+        if "class_name" not in value or not isinstance(value.get("config"), dict):
+            return {str(key): self.plain(entry) for key, entry in value.items()}
+        if value["class_name"] == "__lambda__":
+            return "function"
+        # A layer, or another object of Keras, as get_config() writes it.
+        kept = {k: v for k, v in value.items() if k not in _SERIALIZED and k != "config"}
+        inner = value["config"].items()
+        if "DTypePolicy" not in str(value["class_name"]):
+            inner = {k: v for k, v in inner if k not in ("name", "trainable", "seed")}.items()
+        return {str(k): self.plain(v) for k, v in (*kept.items(), ("config", dict(inner)))}
+
+    # Code
+
+    def _function(self, function: Any) -> Any:
+        """The name of a library's function; of any other "function", and what it is made of in :attr:`code`."""
+        if isinstance(function, functools.partial):
+            return ["partial", self._function(function.func), self.plain([function.args, function.keywords])]
+        function = getattr(function, "python_function", function)  # of a tf.function
+        name = _library(function)
+        if name is not None:
+            return [name, getattr(function, "__name__", "")]
+        self.code.append(self._code_of(inspect.unwrap(getattr(function, "__func__", function))))
+        return "function"
+
+    def _code_of(self, function: Any) -> Any:
+        code = getattr(function, "__code__", None)
+        if code is None:
+            return getattr(function, "__name__", type(function).__name__)
+        if id(function) in self._met:  # it calls itself, or is used twice
+            return self._met[id(function)]
+        self._met[id(function)] = len(self._met)
+        self._alive.append(function)
+        cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
+        known = function.__globals__
+        named = [known[name] for name in code.co_names if name in known]
+        read = [value for value in (*cells, *named) if _is_constant(value)]
+        return [_compiled(code), self.plain([function.__defaults__, function.__kwdefaults__, read])]
+
+    def _class(self, owner: type) -> None:
+        """The code of a class of the user's, and of its bases that are no library's."""
+        for base in owner.__mro__:
+            if _library(base) is not None or base.__module__.startswith("mipin_keras."):
+                break
+            for name, member in sorted(vars(base).items()):
+                member = getattr(member, "__func__", member)  # of a static or class method
+                member = getattr(member, "fget", member)  # of a property
+                if name not in ("get_config", "from_config") and _is_function(member) and _library(member) is None:
+                    self.code.append([name, self._code_of(inspect.unwrap(member))])
+
+
+def _config(layer: Any) -> dict[str, Any]:
+    """The layer's configuration; where it has none, what it keeps of the arguments it was made with."""
+    try:
+        return layer.get_config()
+    except Exception:  # it has arguments or activations that Keras cannot write, each in a way of its own
+        names = [name for base in type(layer).__mro__ for name in _parameters(base)]
+        return {name: getattr(layer, name) for name in dict.fromkeys(names) if hasattr(layer, name)}
+
+
+@functools.lru_cache(maxsize=512)
+def _parameters(owner: type) -> dict[str, Any]:
+    """The arguments that a class itself names, and their defaults."""
+    if "__init__" not in vars(owner) or owner is object:
+        return {}
+    named = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    parameters = inspect.signature(vars(owner)["__init__"]).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind in named and p.name != "self"}
+
+
+def _defaults(owner: type) -> dict[str, Any]:
+    """The defaults of the arguments of a class that are Keras' own."""
+    found: dict[str, Any] = {}
+    for base in owner.__mro__:
+        if _library(base) == "keras":
+            found = _parameters(base) | found
+    return {name: default for name, default in found.items() if default is not inspect.Parameter.empty}
+
+
+def _library(value: Any) -> str | None:
+    """The library that a function or class is of; None for one of the user's."""
+    if getattr(value, "__name__", "") == "<lambda>":  # one that Keras loads from a file looks like Keras' own
+        return None
+    name = str(getattr(value, "__module__", "")).split(".")[0]
+    return name if name in _LIBRARIES else None
+
+
+def _is_function(value: Any) -> bool:
+    return not isinstance(value, keras.Operation | type) and (
+        inspect.isroutine(value) or isinstance(value, functools.partial) or hasattr(value, "python_function")
+    )
+
+
+def _is_constant(value: Any) -> bool:
+    """Whether what a function reads from outside tells what it computes: not a module, or a list that may grow."""
+    if isinstance(value, tuple):
+        return all(map(_is_constant, value))
+    plain = (bool, int, float, str, np.number, np.ndarray, tf.Tensor, tf.Variable, keras.Variable)
+    return value is None or isinstance(value, plain) or _is_function(value)
+
+
+def _compiled(code: types.CodeType) -> list[Any]:
+    """What a function computes, without where it stands."""
+    constants: list[Any] = []
+    for value in code.co_consts:
+        if isinstance(value, types.CodeType):
+            constants.append(_compiled(value))
+        elif isinstance(value, frozenset):  # in another order in each process
+            constants.append(sorted(map(repr, value)))
+        else:
+            constants.append(repr(value))
+    return [code.co_code.hex(), constants, list(code.co_names), code.co_argcount, code.co_kwonlyargcount]
+
+
+# The probe
+
+
+def probe(graph: ModelGraph) -> dict[str, Any] | None:
+    """What the model computes on three fixed samples: normal, between 0 and 1, and between 0 and 255.
+
+    Returns:
+        For JSON: ``outputs``, the logits, at most 1,024 of each sample;
+        ``exact``, whether rounding is all that may differ elsewhere. None
+        where the model does not take such samples.
+    """
+    try:
+        logits = walk.forward(graph, tf.constant(_samples(graph)))[graph.output]
+        outputs = np.asarray(tf.cast(logits, tf.float32))
+    except Exception:  # a model of the user's may refuse in any way what it was not made for
+        return None
+    units = np.unique(np.linspace(0, outputs.shape[1] - 1, _OUTPUTS).round().astype(int))
+    exact = "GPU" not in logits.device and logits.dtype.size >= 4
+    return {"outputs": outputs[:, units].tolist(), "exact": exact}
+
+
+def agree(found: dict[str, Any] | None, here: dict[str, Any] | None) -> bool:
+    """Whether two probes are of one model, up to rounding; where there is none, nothing speaks against it."""
+    if found is None or here is None:
+        return True
+    one, other = np.asarray(found["outputs"], float), np.asarray(here["outputs"], float)
+    # Half precision, and the TF32 of GPUs, keep three digits.
+    tolerance = 1e-4 if found.get("exact") and here.get("exact") else 2e-2
+    if one.shape != other.shape or (np.isfinite(one) != np.isfinite(other)).any():
+        return False
+    both = np.isfinite(one)
+    return bool(np.abs(one - other)[both].max(initial=0) <= tolerance * np.abs(other[both]).max(initial=0))
+
+
+def _samples(graph: ModelGraph) -> np.ndarray:
+    shape = [size or 64 for size in graph.shapes[graph.input]]
+    rng = np.random.default_rng(20210715)
+    tables = [s.layer.input_dim for s in graph.all_steps if isinstance(s.layer, keras.layers.Embedding)]
+    if tables or keras.backend.is_int_dtype(graph.model.inputs[0].dtype):
+        samples = rng.integers(0, min([*tables, 128]), (3, *shape))
+    else:
+        samples = np.stack([rng.normal(size=shape), rng.random(shape), 255 * rng.random(shape)])
+    return samples.astype(keras.backend.standardize_dtype(graph.model.inputs[0].dtype))

@@ -1,0 +1,85 @@
+"""HeldWeights: a model's weights as they were, to notice at little cost that they are others now."""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+_pointer = ctypes.pythonapi.PyCapsule_GetPointer
+_pointer.restype = ctypes.c_void_p
+_pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
+
+
+class HeldWeights:
+    """The values that variables have now, and whether they have them later.
+
+    TensorFlow writes into a variable's memory only where nobody else holds
+    it; else it takes new memory (copy on write). So while the values read
+    here are held, a variable that still reads from the same address has not
+    changed, which costs microseconds to see, whatever its size. One at
+    another address is compared value by value.
+
+    The values that are held are the variables' own, no copies; only once a
+    variable has changed do the old values take memory of their own, until the
+    change is noticed.
+
+    Args:
+        variables: Keras variables, such as ``model.weights``.
+    """
+
+    def __init__(self, variables: Iterable[Any]):
+        self.variables = list(variables)
+        self._held: list[tf.Tensor | None] = list(self.read())
+        self._addresses = [_address(tensor) for tensor in self._held]
+        # Taken of those that change, so that one set back to what it was is found to be the same.
+        self._digests: dict[int, str] = {}
+
+    def read(self) -> list[tf.Tensor]:
+        """The variables' values now; in a function that is traced, those that each call will read."""
+        return [variable.value.read_value() for variable in self.variables]
+
+    def changed(self, values: Sequence[tf.Tensor] | None = None) -> list[str]:
+        """The names of the variables that have other values than those held.
+
+        Args:
+            values: What :meth:`read` gave; None to read them now.
+        """
+        values = self.read() if values is None else values
+        found = []
+        for i, value in enumerate(values):
+            address = self._addresses[i]
+            if self._held[i] is not None and address is not None and address == _address(value):
+                continue
+            if self._digest(i) != _hash(value):
+                found.append(self.variables[i].path)
+                self._held[i] = None
+            else:
+                self._held[i], self._addresses[i] = value, _address(value)
+        return found
+
+    def _digest(self, i: int) -> str:
+        held = self._held[i]
+        if i not in self._digests and held is not None:
+            self._digests[i] = _hash(held)
+        return self._digests[i]
+
+
+def _address(tensor: tf.Tensor) -> int | None:
+    """Where a tensor's memory begins, on any device; None where that cannot be told."""
+    try:
+        capsule = tf.experimental.dlpack.to_dlpack(tensor)
+        # The first field of a DLManagedTensor is its DLTensor, whose first field is the address.
+        return ctypes.c_void_p.from_address(_pointer(capsule, b"dltensor")).value
+    except Exception:  # a dtype or a device that DLPack does not know
+        return None
+
+
+def _hash(tensor: tf.Tensor) -> str:
+    array = np.ascontiguousarray(keras.ops.convert_to_numpy(tensor))
+    return hashlib.blake2b(array.reshape(-1).view(np.uint8).data, digest_size=16).hexdigest()

@@ -1,0 +1,76 @@
+"""ModelIdentity: the model that a fit belongs to, as it was when the fit was made."""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from ..checks import NotFittedError
+from ..graph import ModelGraph
+from . import fingerprint
+from .held_weights import HeldWeights
+
+
+class ModelIdentity:
+    """What a fit belongs to: the model's fingerprint, its outputs on a probe, and its weights, as they are now.
+
+    Args:
+        graph: The model.
+
+    Attributes:
+        fingerprint: See :func:`mipin_keras.saving.fingerprint.fingerprint`.
+        weights: The weights, held.
+    """
+
+    def __init__(self, graph: ModelGraph):
+        self._graph = graph
+        self.weights = HeldWeights(graph.model.weights)
+        self.fingerprint = fingerprint.fingerprint(graph)
+
+    @functools.cached_property
+    def probe(self) -> dict[str, Any] | None:
+        """See :func:`mipin_keras.saving.fingerprint.probe`; computed when it is first asked for."""
+        return fingerprint.probe(self._graph)
+
+    def check(self, values: Sequence[tf.Tensor] | None = None) -> None:
+        """Raise unless the weights are those of the fit.
+
+        Args:
+            values: What the weights were in a call, from ``weights.read()``;
+                None for what they are.
+
+        Raises:
+            NotFittedError: If they have changed, naming some.
+        """
+        changed = self.weights.changed(values)
+        own = self._graph.model.weights
+        if len(own) != len(self.weights.variables) or any(map(operator.is_not, own, self.weights.variables)):
+            raise NotFittedError(
+                f"the model has other variables than when it was fitted, {len(own)} for {len(self.weights.variables)}: "
+                "call fit(X) again"
+            )
+        if changed:
+            raise NotFittedError(
+                f"the model's weights have changed since the fit, {len(changed)} of {len(self.weights.variables)} "
+                f"({', '.join(changed[:2])}{', ...' if len(changed) > 2 else ''}), and the fit belongs to those that "
+                "it had: call fit(X) again for all, or set the weights back"
+            )
+
+    def check_structure(self) -> None:
+        """Raise unless the layers, their settings and their code are those of the fit too, and the weights.
+
+        Raises:
+            NotFittedError: If something has changed.
+        """
+        self.check()
+        found = fingerprint.differences(self.fingerprint, fingerprint.structure(self._graph) | self._own_weights)
+        if found:
+            raise NotFittedError(f"the model has changed since the fit ({'; '.join(found)}): fit again")
+
+    @property
+    def _own_weights(self) -> dict[str, str]:
+        return {"weights": self.fingerprint["weights"]}

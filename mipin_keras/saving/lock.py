@@ -1,0 +1,138 @@
+"""FolderLock: one process at a time writes in a folder."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import pathlib
+import socket
+import threading
+import time
+import uuid
+from typing import Any, Self
+
+NAME = "in-use.lock"
+#: Seconds after which a process of another host that has not touched its lock is taken for gone.
+SILENT = 3600.0
+# Seconds between two touches.
+_EVERY = 30.0
+
+_held: set[str] = set()
+_holding = threading.Lock()
+
+
+class FolderLock:
+    """A lock file that says which process, on which host, works in a folder.
+
+    A process that was killed leaves its lock. It is taken over when that
+    process is gone: on this host when no process has its number, or one that
+    began at another time; on another host when the lock has not been touched
+    for an hour.
+
+    Args:
+        folder: An existing folder.
+
+    Raises:
+        ValueError: On entering, if another process, or another thread of this
+            one, works there, naming it.
+    """
+
+    def __init__(self, folder: pathlib.Path):
+        self.path = folder / NAME
+        self._key = str(folder.resolve() / NAME)
+        self._touched = 0.0
+
+    def __enter__(self) -> Self:
+        with _holding:
+            if self._key in _held:
+                raise self._in_use("another fit of this process")
+            self._take()
+            _held.add(self._key)
+        return self
+
+    def __exit__(self, *problem: object) -> None:
+        with _holding:
+            _held.discard(self._key)
+            with contextlib.suppress(OSError):
+                self.path.unlink(missing_ok=True)
+
+    def touch(self) -> None:
+        """Show other hosts that this process is alive; costs nothing but twice a minute."""
+        if time.monotonic() > self._touched + _EVERY:
+            self._touched = time.monotonic()
+            with contextlib.suppress(OSError):
+                os.utime(self.path)
+
+    def _take(self) -> None:
+        own = {"pid": os.getpid(), "host": socket.gethostname(), "began": _began(os.getpid())}
+        for _ in range(10):  # another process may take it over at the same time
+            try:
+                with open(self.path, "x") as file:
+                    json.dump(own, file)
+                return
+            except FileExistsError:
+                self._remove_stale(own)
+        raise self._in_use("another process")
+
+    def _remove_stale(self, own: dict[str, Any]) -> None:
+        """Remove the lock of a process that is gone; raise where it is not gone."""
+        try:
+            text = self.path.read_text(errors="replace")
+            silent = _now_of(self.path.parent) - self.path.stat().st_mtime
+        except FileNotFoundError:  # released meanwhile
+            return
+        try:
+            other = json.loads(text)
+            pid, host, began = int(other["pid"]), str(other["host"]), other["began"]
+        except (ValueError, KeyError, TypeError):  # killed as it wrote it, or about to write it
+            if silent < _EVERY:
+                raise self._in_use("another process, which has just begun") from None
+        else:
+            here = host == own["host"]
+            gone = (pid == own["pid"] or _began(pid) != began) if here else silent > SILENT
+            if not gone:
+                raise self._in_use(f"process {pid}{'' if here else f' on host {host}'}")
+        # By renaming, so that of several that find it stale one removes it; what was renamed is looked at again, as
+        # another may have put its own there in between.
+        aside = self.path.with_name(f".{NAME}.{uuid.uuid4().hex}.partial")
+        with contextlib.suppress(FileNotFoundError):
+            self.path.rename(aside)
+            if aside.read_text(errors="replace") != text:
+                with contextlib.suppress(FileExistsError):
+                    os.link(aside, self.path)
+            aside.unlink(missing_ok=True)
+
+    def _in_use(self, who: str) -> ValueError:
+        return ValueError(
+            f"expected a folder that nobody else writes in, received {self.path.parent}, in use by {who}: wait for it, "
+            f"or give another folder; if it is gone, delete {self.path}"
+        )
+
+
+def _began(pid: int) -> str | None:
+    """When a process began, in the system's own terms; "" where that is not told, None if there is no such process."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:
+            return file.read().rsplit(b")", 1)[1].split()[19].decode()
+    except (OSError, IndexError):
+        pass
+    if os.path.isdir("/proc/self"):
+        return None
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return None
+    except OSError:  # it is another user's
+        pass
+    return ""
+
+
+def _now_of(folder: pathlib.Path) -> float:
+    """The time by the clock of the folder's file system, which may be another host's."""
+    mark = folder / f".{NAME}.{uuid.uuid4().hex}.partial"
+    try:
+        mark.touch()
+        return mark.stat().st_mtime
+    finally:
+        mark.unlink(missing_ok=True)
