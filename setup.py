@@ -8,7 +8,7 @@ from setuptools import find_packages, setup
 HERE = Path(__file__).resolve().parent
 README = HERE / "README.md"
 
-TEST = ["pytest-xdist>=3.5", "pytest>=8.2", "scikit-learn>=1.3"]
+TEST = ["mypy>=1.11", "pandas>=2.2", "pytest-xdist>=3.5", "pytest>=8.2", "scikit-learn>=1.3"]
 
 setup(
     name="mipin-keras",
@@ -33,7 +33,7 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.6", "mypy>=1.11"],
+        "dev": [*TEST, "ruff>=0.6"],
         # What the real iNNvestigate needs beside it. Its own pins (Python < 3.12, TensorFlow < 2.15, NumPy < 2)
         # are stale and would undo the ones above, so it comes separately:
         # pip install --no-deps --ignore-requires-python innvestigate==2.1.2

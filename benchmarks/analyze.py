@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 import statistics
 
 import keras
@@ -11,7 +12,7 @@ import numpy as np
 import mipin_keras
 from reproduce_paper import models, report
 
-from . import peer
+from . import against, peer
 from .timing import interleaved, ratio
 
 SMALL = {"MLP-M": models.mlp_m, "CNN-M": models.cnn_m, "CNN-C": models.cnn_c}
@@ -31,6 +32,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--large-batch", type=int, default=4, help="samples a batch of VGG19 and ResNet50")
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--large-rounds", type=int, default=5, help="of VGG19 and ResNet50")
+    parser.add_argument(
+        "--against", type=pathlib.Path, metavar="DIR",
+        help="the folder of another mipin_keras, such as the version before, to time ours beside",
+    )  # fmt: skip
     parser.add_argument("--memory", action="store_true", help="peak memory of SmoothGrad on the CNN instead")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
 
@@ -42,6 +47,9 @@ def run(args: argparse.Namespace) -> None:
         return
     if args.memory:
         peer.memory(args.batch, args.seed)
+        return
+    if args.against is not None:
+        _against(args)
         return
     small = [name for name in args.models if name in SMALL]
     if small and (args.methods is None or "mipin" in args.methods):
@@ -62,6 +70,24 @@ def run(args: argparse.Namespace) -> None:
             print("| " + " | ".join(rows[-1]) + " |", flush=True)
     if rows:
         print("\n" + report.table(peer.HEADER, rows))
+
+
+def _against(args: argparse.Namespace) -> None:
+    before, rows = against.package_at(args.against), []
+    for name in args.models:
+        large = name in LARGE
+        keras.utils.set_random_seed(args.seed)
+        model = MODELS[name]()
+        batch = args.large_batch if large else args.batch
+        x = np.random.default_rng(args.seed).random((batch, *model.input_shape[1:]), np.float32)
+        for method in args.methods or ["mipin", *(peer.LARGE_METHODS if large else peer.METHODS)]:
+            if method == "grad_cam" and name == "MLP-M":  # no feature map
+                continue
+            slow = method in ("smoothgrad", "integrated_gradients")  # 64 gradients each
+            rounds = args.large_rounds if large else min(args.rounds, 5) if slow else args.rounds
+            rows.append([f"{name}, {batch}", method, *against.compare(before, method, model, x, rounds)])
+            print("| " + " | ".join(rows[-1]) + " |", flush=True)
+    print("\n" + report.table(against.HEADER, rows))
 
 
 def _mipin(args: argparse.Namespace, names: list[str]) -> None:

@@ -136,7 +136,7 @@ def _add_explain(commands: Any) -> None:
         help="any other option of the method, such as rows=None; may be given several times",
     )  # fmt: skip
     method.add_argument(
-        "--batch-size", type=int, metavar="N", help="samples at once (default: as --memory has room for; in a fit 32)"
+        "--batch-size", type=int, metavar="N", help="samples at once (default: as --memory has room for; in a fit 128)"
     )
 
     output = parser.add_argument_group("output")

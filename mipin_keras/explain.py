@@ -109,16 +109,20 @@ def _analyzer(
 
 def _fit_options(args: argparse.Namespace, analyzer: Analyzer) -> dict[str, Any]:
     """Those of the fit that the user has given."""
-    given = {name: getattr(args, name) for name in ("batch_size", "memory", "checkpoint")}
+    given = {"batch_size": _fit_batch(args), "memory": args.memory, "checkpoint": args.checkpoint}
     taken = inspect.signature(analyzer.fit).parameters
     return {name: value for name, value in given.items() if value is not None and name in taken}
+
+
+def _fit_batch(args: argparse.Namespace) -> int:
+    return 128 if args.batch_size is None else args.batch_size
 
 
 def _fitted(args: argparse.Namespace, options: dict[str, Any], analyzer: Analyzer, explained: list[int]) -> Analyzer:
     """The analyzer fitted to the file ``--fit``; unless told otherwise, for the explained neurons only."""
     data, label = read_array(args.fit, args.fit_key, "--fit", FIT_KEYS)
     with _about(f"--fit {label}"):
-        analyzer.batches(data, None, args.batch_size or 32)
+        analyzer.batches(data, None, _fit_batch(args))
     if args.classes is None and "classes" in options_of(analyzer.name):
         analyzer = _analyzer(args, options, analyzer.model, explained)
     missing = sorted(set(explained) - set(getattr(analyzer, "classes", explained)))

@@ -120,7 +120,7 @@ def read_array(path: pathlib.Path, key: str | None, flag: str, names: tuple[str,
         raise
     except (ValueError, KeyError, OSError, EOFError, zipfile.BadZipFile, zlib.error, NotImplementedError) as problem:
         said = str(problem)
-        if "allow_pickle" in said:  # NumPy's advice is to load it unsafely
+        if "allow_pickle" in said or "Python objects" in said:  # NumPy's advice is to load it unsafely
             said = "it holds Python objects, not numbers; write it anew from an array of numbers"
         raise ValueError(f"{flag}: expected an .npz or .npy file of numbers, received {path}: {said}") from problem
 

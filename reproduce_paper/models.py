@@ -145,7 +145,7 @@ def trained(
         data.y_train[:n],
         batch_size=recipe.batch_size,
         epochs=epochs,
-        verbose=verbose,
+        verbose=report.keras_verbose(verbose),
     )
     _, accuracy = model.evaluate(shape_for(model, data.x_test), data.y_test, batch_size=256, verbose=0)
     about["accuracy"] = float(accuracy)

@@ -3,14 +3,18 @@
 import itertools
 import json
 import tracemalloc
+import warnings
 from typing import ClassVar
 
 import keras
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 
+from mipin_keras import create_analyzer
 from mipin_keras.batches import Batches, checked
+from tests.networks import mlp
 
 X = np.arange(70, dtype="float32").reshape(10, 7)
 LABELS = np.arange(10)
@@ -576,3 +580,128 @@ def test_an_error_of_the_source_comes_through():
 
     with pytest.raises(OSError, match="the disk is gone"):
         list(Batches(source, (7,)))
+
+
+# Tables, labels, masks and messages
+
+
+FRAMES = {
+    "booleans": lambda: pd.DataFrame({"a": [1.5, 2.0], "b": [True, False]}),
+    "nullable": lambda: pd.DataFrame({"a": pd.array([1, 2], "Int64"), "b": pd.array([True, False], "boolean")}),
+    "mixed": lambda: pd.DataFrame({"a": pd.array([1.5, 2], "Float32"), "b": np.array([3, 4], "uint8")}),
+    "plain": lambda: pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 4.0]}),
+}
+
+
+@pytest.mark.parametrize("name", FRAMES)
+def test_a_data_frame_is_its_numbers(name):
+    frame = FRAMES[name]()
+    wanted = np.array([[float(value) for value in row] for row in frame.to_numpy(object)], "float32")
+    for found in (checked(frame, (2,)), *Batches(frame, (2,))):
+        assert found.dtype == np.float32 and (found == wanted).all()
+
+
+def test_a_data_frame_of_other_things_is_refused_by_its_types():
+    missing = pd.DataFrame({"a": pd.array([1, None], "Int64"), "b": [True, False]})
+    text = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
+    for take in (lambda frame: checked(frame, (2,)), lambda frame: next(iter(Batches(frame, (2,))))):
+        with pytest.raises(ValueError, match="NaN or infinity in 1 of 2 samples, the first at index 1"):
+            take(missing)
+        with pytest.raises(TypeError, match="a data frame of numbers, received columns of types .*float64"):
+            take(text)
+
+
+def test_masked_values_are_refused_and_a_mask_of_none_is_not():
+    masked = np.ma.masked_array(X, X > 1)
+    for take in (lambda x: checked(x, (7,)), lambda x: list(Batches(x, (7,)))):
+        with pytest.raises(ValueError, match=rf"received {int((X > 1).sum())} of them.*x\.filled\(0\)"):
+            take(masked)
+        take(np.ma.masked_array(X, np.zeros(X.shape, bool)))
+    with pytest.raises(ValueError, match="without masked values"):
+        list(Batches(lambda: iter([masked]), (7,)))
+
+
+def test_what_is_not_finite_is_named_by_its_place_in_the_data():
+    bad = X.copy()
+    bad[7, 2] = np.nan
+    for source in (bad, dataset(bad), lambda: iter([bad[:4], bad[4:]])):
+        with pytest.raises(ValueError, match="in 1 of .* samples, the first at index 7"):
+            list(Batches(source, (7,), batch_size=4))
+
+
+@pytest.mark.parametrize("integer", [int, np.int64, np.uint8])
+def test_integers_of_numpy_are_integers(integer):
+    batches = Batches(X, (7,), batch_size=integer(4), steps=integer(2))
+    assert [len(x) for x in batches] == [4, 4]
+
+
+def test_a_tuple_of_data_and_labels_is_its_data():
+    for source in ((X, np.arange(10)), (X, None), (X, np.arange(10), np.ones(10)), (X.tolist(), [1])):
+        assert (np.concatenate(list(Batches(source, (7,), batch_size=4))) == X).all()
+    assert (np.concatenate(list(Batches(tuple(X), (7,)))) == X).all()  # samples one by one
+
+
+def test_data_of_unknown_length_that_go_on_and_on_are_said_to():
+    def endless():
+        while True:
+            yield X
+
+    source = tf.data.Dataset.from_generator(endless, output_types=tf.float32)
+    with pytest.warns(UserWarning, match="1000 batches read.*never end, give steps=") as warned:
+        for i, _ in enumerate(Batches(source, (7,))):
+            if i == 2500:
+                break
+    assert len(warned) == 1
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(Batches(lambda: itertools.repeat(X, 999), (7,)))) == 999
+        assert len(list(Batches(source, (7,), steps=1200))) == 1200
+
+
+@pytest.mark.parametrize("name", ["mipin", "pattern.net"])
+@pytest.mark.parametrize(
+    ("data", "what"),
+    [
+        (X[:1], "fitted to 1 sample:"),
+        (X[:3], "fitted to 3 samples:"),
+        (np.ones((20, 7), "float32"), "fitted to 20 samples that are all the same"),
+    ],
+)
+def test_a_fit_to_next_to_nothing_warns(name, data, what):
+    model = mlp(7, (5,))
+    with pytest.warns(UserWarning, match=what):
+        create_analyzer(name, model, verbose=0).fit(data, batch_size=2)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        create_analyzer(name, model, verbose=0).fit(X, batch_size=2)
+
+
+def test_a_class_fitted_to_next_to_nothing_warns():
+    model = mlp(7, (5,))
+    x = np.random.default_rng(0).normal(size=(300, 7)).astype("float32")
+    analyzer = create_analyzer("mipin", model, verbose=0, samples="class")
+    own = analyzer.logits(x).argmax(axis=1)
+    few = np.concatenate([x[own == c][: 2 if c == 1 else 50] for c in range(4)])
+    counts = np.bincount(analyzer.logits(few).argmax(axis=1), minlength=4)
+    assert counts[1] == 2 and counts[[0, 2, 3]].min() >= 4
+    with pytest.warns(UserWarning, match=r"classes fitted to fewer than 4 samples each \(samples by class: \{1: 2\}\)"):
+        analyzer.fit(few)
+
+
+@pytest.mark.parametrize("name", ["gradient", "mipin", "pattern.net"])
+def test_labels_are_taken_and_not_used(name):
+    model, y = mlp(7, (5,)), np.arange(10) % 4
+    options = {} if name == "gradient" else {"verbose": 0}
+    wanted = create_analyzer(name, model, **options).fit(X, batch_size=4).analyze(X)
+    ways = [
+        lambda a: a.fit(X, y, 4),
+        lambda a: a.fit(X, y=y, batch_size=4),
+        lambda a: a.fit(X, 4),  # as in iNNvestigate
+        lambda a: a.fit(X, np.int64(4)),
+        lambda a: a.fit((X, y), batch_size=4),
+        lambda a: a.fit(X, keras.ops.one_hot(y, 4), 4),
+        lambda a: a.fit(dataset(X)),
+    ]
+    for fit in ways:
+        found = fit(create_analyzer(name, model, **options)).analyze(X)
+        np.testing.assert_allclose(found, wanted, rtol=1e-4, atol=1e-6)

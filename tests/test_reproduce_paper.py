@@ -97,3 +97,17 @@ def test_json_has_no_nan(tmp_path):
     path = report.write_json(tmp_path / "a.json", {"apc": float("nan"), "rows": [{"x": (1.5, float("inf"))}]})
     assert json.loads(path.read_text()) == {"apc": None, "rows": [{"x": [1.5, None]}]}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_without_data_and_network_it_ends_in_one_line(tmp_path, monkeypatch, capsys):
+    def fail(*args, **kwargs):
+        raise Exception("URL fetch failure on https://storage.example/mnist.npz: None\n -- unreachable")
+
+    monkeypatch.delenv("MIPIN_DATA_DIR", raising=False)
+    for name in data.SHAPES:
+        monkeypatch.setattr(f"keras.datasets.{name}.load_data", fail)
+    for experiment in ("table1", "figure3", "figure5", "appendix_b"):
+        assert command.main([experiment, "--quick", "--cache-dir", str(tmp_path), "--out", str(tmp_path)]) == 2
+        said = capsys.readouterr().err
+        assert said.startswith("reproduce_paper: error: expected mnist.npz in --data-dir") and said.count("\n") == 1
+        assert "cannot download it: URL fetch failure" in said and "put the file there" in said

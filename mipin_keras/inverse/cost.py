@@ -10,10 +10,11 @@ from .network import InverseNetwork
 from .plan import Node
 
 # Measured on two cores, and only as good as a guess needs: seconds a batch and class for the calls, seconds a batch,
-# and seconds a multiplication in float64. The first layer's time says how much faster or slower a machine is.
-_CALL, _BATCH, _MULTIPLICATION = 3e-3, 5e-3, 1.5e-11
+# seconds a multiplication in float64, and seconds a number that goes into a regression. The first layer's time says how
+# much faster or slower a machine is.
+_CALL, _BATCH, _MULTIPLICATION, _NUMBER = 3e-3, 5e-3, 4e-11, 1.3e-8
 # How far the first layer, which holds the first tracing of the model, may change the guess.
-_LIKELY = (0.25, 4.0)
+_LIKELY = (0.5, 4.0)
 HOUR = 3600.0
 
 
@@ -80,10 +81,11 @@ class Plan(NamedTuple):
         else:
             work = groups * (rows * (features + targets) * features + features * features * (features / 3 + targets))
         above = self._work_above(node) * samples * share
-        each_class = _CALL * max(1.0, batches * share) + _MULTIPLICATION * (work + above)
+        numbers = rows * (features + targets) * groups
+        each_class = _CALL * max(1.0, batches * share) + _MULTIPLICATION * (work + above) + _NUMBER * numbers
         look = 0.0 if self.keeps else self._work_above(None) * samples * share
         passes = self._passes(node)
-        return self.classes * each_class + passes * (_BATCH * batches + 0.3 * _MULTIPLICATION * look)
+        return self.classes * each_class + passes * (_BATCH * batches + 0.1 * _MULTIPLICATION * look)
 
     def _work_above(self, node: Node | None) -> float:
         """Multiplications for one sample of all steps above a node, or of all steps."""

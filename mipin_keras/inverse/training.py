@@ -75,8 +75,9 @@ class _Trainee:
             optimizer.apply(tape.gradient(loss, values), self._variables)
             return loss
 
-        self.fit: Callable = tf.function(fit, input_signature=spec, autograph=False)
-        self.guess: Callable = tf.function(guess, input_signature=spec[:1], autograph=False)
+        # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
+        self.fit: Callable = tf.function(fit, input_signature=spec, autograph=False).get_concrete_function()
+        self.guess: Callable = tf.function(guess, input_signature=spec[:1], autograph=False).get_concrete_function()
 
     @property
     def weights(self) -> tuple[np.ndarray, ...]:

@@ -95,7 +95,7 @@ def test_data_that_does_not_fit_the_model(run, tmp_path):
         (["--reduce", "median"], ["median", "relu_mean"]),
         (["--reduce", "mean", "--input-layer", "flatten"], ["reduce=", "(batch, 12)"]),
         (["--memory", "-1"], ["memory", "-1"]),
-        (["--memory", "1", "--method", "pattern.net"], ["'pattern.net' has no memory", "--memory"]),
+        (["--checkpoint", "d", "--method", "pattern.net"], ["'pattern.net' has no checkpoint", "--checkpoint"]),
         (["--nonsense"], ["--nonsense", "--help"]),
         (["--load-fit", "x.npz"], ["one of --fit", "--load-fit"]),
     ],
@@ -110,7 +110,7 @@ def test_neither_fit_nor_load_fit(run):
 
 
 @pytest.mark.parametrize(
-    "flags", [["--classes", "0"], ["--save-fit", "f.npz"], ["--fit-key", "x"], ["--memory", "1"], ["--checkpoint", "d"]]
+    "flags", [["--classes", "0"], ["--save-fit", "f.npz"], ["--fit-key", "x"], ["--checkpoint", "d"]]
 )
 def test_what_a_loaded_fit_leaves_no_choice_of(run, tmp_path, flags):
     run("--save-fit", tmp_path / "fit.npz")
