@@ -65,8 +65,8 @@ class Analyzer(Archived):
     #: Options of a base class that this one has set for good.
     _fixed: ClassVar[frozenset[str]] = frozenset()
     #: What an analysis holds of one sample at its peak, in multiples of all that the network makes of it: measured by
-    #: ``python -m benchmarks memory``, and rounded up.
-    _held_at_once: ClassVar[float] = 1.0
+    #: ``python -m benchmarks memory``, and rounded up by a third or more.
+    _held_at_once: float = 1.8
 
     def __init__(
         self,
@@ -186,7 +186,8 @@ class Analyzer(Archived):
     def _sample_bytes(self) -> int:
         """Bytes of all that the network makes of one sample, an unknown size taken for 64."""
         shapes = [self.graph.shapes[self.graph.input], *(step.output_shape for step in self.graph.steps)]
-        return 4 * sum(math.prod(size or 64 for size in shape) for shape in shapes)
+        wide = any(getattr(step.layer, "compute_dtype", None) == "float64" for step in self.graph.steps)
+        return (8 if wide else 4) * sum(math.prod(size or 64 for size in shape) for shape in shapes)
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         raise NotImplementedError
@@ -356,15 +357,14 @@ class Analyzer(Archived):
         computes once from its variables, as ``Normalization.adapt`` does its
         mean and variance, the trace keeps.
         """
-        constants = [
-            constant
-            for step in self.graph.steps
-            if isinstance(step.layer, keras.layers.Normalization)
-            for constant in (step.layer.mean, step.layer.variance)
-        ]
+        constants = [constant for layer in self._normalizations for constant in (layer.mean, layer.variance)]
         if any(map(operator.is_not, constants, self._constants)):
             self._forget_traces()
         self._constants = constants
+
+    @functools.cached_property
+    def _normalizations(self) -> list[Any]:
+        return [step.layer for step in self.graph.steps if isinstance(step.layer, keras.layers.Normalization)]
 
     def _forget_traces(self) -> None:
         self.__dict__.pop("_logits", None)

@@ -389,3 +389,49 @@ def test_an_unfitted_analyzer_cannot_be_saved(tmp_path):
     with pytest.raises(NotFittedError):
         create_analyzer("mipin", mlp()).save(tmp_path / "fit.npz")
     assert os.listdir(tmp_path) == []
+
+
+# Memory
+
+
+@pytest.mark.parametrize(("memory", "size"), [(2.0, 128), (1e-4, 52), (1e-5, 5), (0, 1), (np.float32(1e-5), 5)])
+def test_so_many_samples_go_at_once_as_memory_has_room_for(scaled, memory, size):
+    scaled._held_at_once, scaled._sample_bytes = 2.0, 1024
+    x = np.concatenate([X] * 5)
+    found = scaled.analyze(x, 1, memory=memory)
+    assert scaled.seen == [size] * (300 // size) + [300 % size] * (300 % size > 0)
+    np.testing.assert_allclose(found, scaled.analyze(x, 1, batch_size=300), rtol=1e-6)
+    scaled.seen = []
+    scaled.analyze(x, 1, memory=memory, batch_size=100)  # what is named comes first
+    assert scaled.seen == [100, 100, 100]
+
+
+@pytest.mark.parametrize("memory", [-1, np.nan, "2", None])
+def test_wrong_memory_is_refused(scaled, memory):
+    with pytest.raises(ValueError, match="memory to be a finite number of at least 0"):
+        scaled.analyze(X, 1, memory=memory)
+
+
+def test_the_size_of_a_sample_is_that_of_all_that_the_network_makes_of_it():
+    model = cnn()  # (7, 6, 2), then a convolution and its ReLU (5, 4, 3), a pooling (2, 2, 3), 12 and 3 units
+    sizes = 7 * 6 * 2 + 2 * 5 * 4 * 3 + 2 * 2 * 3 + 12 + 3
+    assert create_analyzer("gradient", model)._sample_bytes == 4 * sizes
+    x = keras.Input((None, None, 2))
+    open_axes = keras.Model(x, keras.layers.GlobalMaxPooling2D()(x))
+    assert create_analyzer("gradient", open_axes)._sample_bytes == 4 * (64 * 64 * 2 + 2)
+    assert create_analyzer("gradient", keras.models.clone_model(model))._batch_size(None, 2.0) == 128
+
+
+@pytest.mark.parametrize("name", ["gradient", "smoothgrad", "lrp.epsilon", "mipin", "pattern.net"])
+def test_memory_changes_no_number(name):
+    quiet = {"verbose": 0} if name in ("mipin", "pattern.net") else {}
+    analyzer = create_analyzer(name, mlp(), **quiet).fit(X)
+    np.testing.assert_allclose(analyzer.analyze(X, memory=0), analyzer.analyze(X), rtol=1e-4, atol=1e-6)
+    if name == "mipin":
+        found = analyzer.source_signal(X, memory=0), analyzer.source_signal(X, batch_size=60)
+        np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)
+    if name not in ("smoothgrad", "pattern.net"):
+        layers = [analyzer.analyze_layers(X, memory=memory) for memory in (0, 2.0)]
+        for layer in layers[0]:
+            found = [part[layer].attribution for part in layers]
+            np.testing.assert_allclose(*found, rtol=1e-4, atol=1e-6)

@@ -54,6 +54,7 @@ class DeepTaylor(backward.BackwardAnalyzer):
     """
 
     name = "deep_taylor"
+    _held_at_once = 1.3
 
     def __init__(
         self,

@@ -42,6 +42,7 @@ class GradCAM(BackwardAnalyzer):
     """
 
     name = "grad_cam"
+    _held_at_once = 0.5
     _fixed = frozenset({"input_layer"})
 
     def __init__(

@@ -37,6 +37,7 @@ class Gradient(BackwardAnalyzer):
     """
 
     name = "gradient"
+    _held_at_once = 0.5
 
     def __init__(self, model: keras.Model, *, postprocess: str | None = None, **options: Any):
         super().__init__(model, **options)

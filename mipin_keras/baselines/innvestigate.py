@@ -119,6 +119,7 @@ class InnvestigateAnalyzer(Analyzer):
     """
 
     _key: ClassVar[str]
+    _held_at_once = 4.0
 
     def __init__(
         self,

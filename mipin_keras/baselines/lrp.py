@@ -112,6 +112,9 @@ class LRP(backward.BackwardAnalyzer):
             until_layer_rule=until_layer_rule,
         )
         self._prepare()
+        # A share in the negative contributions is a second walk beside the first.
+        if any(getattr(rule, "beta", 0) for rule in (*self.kernel_rules.values(), self.input_rule)):
+            self._held_at_once = 3.5
 
     def _keep_options(self, **options: Any) -> None:
         """Add what it was made with to :attr:`options`, without what the method's name fixes."""

@@ -70,6 +70,7 @@ class PatternNet(backward.BackwardAnalyzer):
     """
 
     name = "pattern.net"
+    _held_at_once = 0.5
 
     def __init__(
         self,

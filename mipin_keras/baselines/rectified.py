@@ -27,6 +27,8 @@ class _Rectified(BackwardAnalyzer):
     the gradient.
     """
 
+    _held_at_once = 0.5
+
     def __init__(
         self,
         model: keras.Model,

@@ -23,6 +23,7 @@ class Explaining(Analyzer):
         fit_report: See :class:`mipin_keras.inverse.MIPIN`.
     """
 
+    _held_at_once = 0.3
     network: InverseNetwork
     fit_report: list[dict[str, Any]]
 

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+_to_dlpack = tf.experimental.dlpack.to_dlpack
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype = ctypes.c_void_p
 _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
@@ -35,8 +36,9 @@ class HeldWeights:
 
     def __init__(self, variables: Iterable[Any]):
         self.variables = list(variables)
-        self._held: list[tf.Tensor | None] = list(self.read())
-        self._addresses = [_address(tensor) for tensor in self._held]
+        values = self.read()
+        self._held: list[tf.Tensor | None] = list(values)
+        self._addresses = [_address(value) for value in values]
         # Taken of those that change, so that one set back to what it was is found to be the same.
         self._digests: dict[int, str] = {}
 
@@ -52,13 +54,12 @@ class HeldWeights:
         """
         values = self.read() if values is None else values
         found = []
-        for i, value in enumerate(values):
-            address = self._addresses[i]
-            if self._held[i] is not None and address is not None and address == _address(value):
+        for i, (value, address) in enumerate(zip(values, self._addresses, strict=True)):
+            if address is not None and address == _address(value):
                 continue
             if self._digest(i) != _hash(value):
                 found.append(self.variables[i].path)
-                self._held[i] = None
+                self._held[i] = self._addresses[i] = None  # an address says nothing once its memory is let go
             else:
                 self._held[i], self._addresses[i] = value, _address(value)
         return found
@@ -73,7 +74,7 @@ class HeldWeights:
 def _address(tensor: tf.Tensor) -> int | None:
     """Where a tensor's memory begins, on any device; None where that cannot be told."""
     try:
-        capsule = tf.experimental.dlpack.to_dlpack(tensor)
+        capsule = _to_dlpack(tensor)
         # The first field of a DLManagedTensor is its DLTensor, whose first field is the address.
         return ctypes.c_void_p.from_address(_pointer(capsule, b"dltensor")).value
     except Exception:  # a dtype or a device that DLPack does not know

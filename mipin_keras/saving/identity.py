@@ -30,6 +30,10 @@ class ModelIdentity:
         self._graph = graph
         self.weights = HeldWeights(graph.model.weights)
         self.fingerprint = fingerprint.fingerprint(graph)
+        # Of the ways to give a layer other variables the one that Keras has itself, and that leaves its old ones as
+        # they are; it is looked at in every call, the list of all variables, which takes longer, before a save.
+        self._adaptable = [step.layer for step in graph.steps if hasattr(step.layer, "lora_enabled")]
+        self._adapted = [layer.name for layer in self._adaptable if layer.lora_enabled]
 
     @functools.cached_property
     def probe(self) -> dict[str, Any] | None:
@@ -47,12 +51,8 @@ class ModelIdentity:
             NotFittedError: If they have changed, naming some.
         """
         changed = self.weights.changed(values)
-        own = self._graph.model.weights
-        if len(own) != len(self.weights.variables) or any(map(operator.is_not, own, self.weights.variables)):
-            raise NotFittedError(
-                f"the model has other variables than when it was fitted, {len(own)} for {len(self.weights.variables)}: "
-                "call fit(X) again"
-            )
+        if [layer.name for layer in self._adaptable if layer.lora_enabled] != self._adapted:
+            raise NotFittedError("the model has other variables than when it was fitted (LoRA): call fit(X) again")
         if changed:
             raise NotFittedError(
                 f"the model's weights have changed since the fit, {len(changed)} of {len(self.weights.variables)} "
@@ -67,6 +67,12 @@ class ModelIdentity:
             NotFittedError: If something has changed.
         """
         self.check()
+        own = self._graph.model.weights
+        if len(own) != len(self.weights.variables) or any(map(operator.is_not, own, self.weights.variables)):
+            raise NotFittedError(
+                f"the model has other variables than when it was fitted, {len(own)} for {len(self.weights.variables)}: "
+                "call fit(X) again"
+            )
         found = fingerprint.differences(self.fingerprint, fingerprint.structure(self._graph) | self._own_weights)
         if found:
             raise NotFittedError(f"the model has changed since the fit ({'; '.join(found)}): fit again")

@@ -101,7 +101,7 @@ def test_a_new_variable_is_noticed():
     model = mlp()
     analyzer = made("mipin", model).fit(samples((12,), 40))
     model.layers[0].enable_lora(2)
-    with pytest.raises(NotFittedError, match="other variables than when it was fitted, 8 for 6"):
+    with pytest.raises(NotFittedError, match="other variables than when it was fitted"):
         analyzer.analyze(samples((12,), 4))
 
 
