@@ -80,9 +80,10 @@ def _measure(name: str, method: str, args: argparse.Namespace) -> None:
     before = _peak()
     found = analyzer.analyze(x, 0, memory=args.memory)
     above = _peak() - before - found.nbytes
-    batch = min(args.samples, analyzer._batch_size(None, args.memory))
+    batch = min(args.samples, analyzer._batch_size(x, None, args.memory))
     each = above / batch
-    print(json.dumps([batch, f"{above / GIB:.2f}", f"{each / (1 << 20):.1f}", f"{each / analyzer._sample_bytes:.2f}"]))
+    times = each / analyzer._sample_bytes(x)
+    print(json.dumps([batch, f"{above / GIB:.2f}", f"{each / (1 << 20):.1f}", f"{times:.2f}"]))
 
 
 def _peak() -> int:

@@ -5,6 +5,7 @@ named ``matplotlib.py`` beside somebody's photographs would be run.
 """
 
 import os
+import re
 import sys
 
 
@@ -14,7 +15,10 @@ def leave_out_working_directory() -> None:
     if sys.argv[:1] != ["-m"] or sys.flags.safe_path:
         return
     given = sys.orig_argv
-    named = "-mmipin_keras" in given or ("-m", "mipin_keras") in zip(given, given[1:], strict=False)
+    named = any(
+        re.fullmatch("-[A-Za-z]*mmipin_keras", word) or (re.fullmatch("-[A-Za-z]*m", word) and after == "mipin_keras")
+        for word, after in zip(given, [*given[1:], ""], strict=True)
+    )
     if named and sys.path and sys.path[0] in ("", os.getcwd()):
         del sys.path[0]
 

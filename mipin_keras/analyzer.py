@@ -80,6 +80,7 @@ class Analyzer(Archived):
         self.neuron_selection_mode = neuron_selection_mode
         self.graph = ModelGraph(model, output_layer)
         self._constants: list[Any] = []
+        self._sizes: dict[tuple, int] = {}
         self.options: dict[str, Any] = {"neuron_selection_mode": neuron_selection_mode, "output_layer": output_layer}
 
     # Fitting
@@ -122,6 +123,8 @@ class Analyzer(Archived):
         """Checked passes over ``X`` for this model; ``y`` as in :meth:`fit`."""
         if isinstance(y, int | np.integer) and not isinstance(y, bool):
             batch_size = int(y)
+        elif y is not None and (isinstance(y, str) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__iter__")):
+            raise ValueError(f"expected y to be labels, or an integer batch size, received {y!r}")
         return Batches(X, self.graph.shapes[self.graph.input], batch_size, steps, self.graph.model.inputs[0].dtype)
 
     # Analyzing
@@ -173,21 +176,40 @@ class Analyzer(Archived):
                 wrong ``neuron_selection``; for an unknown ``reduce``, or maps
                 without channels or with other axes than X's.
         """
-        return self._maps(self._analyze, X, neuron_selection, self._batch_size(batch_size, memory), reduce)
+        return self._maps(self._analyze, X, neuron_selection, self._batch_size(X, batch_size, memory), reduce)
 
-    def _batch_size(self, batch_size: int | None, memory: float) -> int:
-        """How many samples to take at once."""
+    def _batch_size(self, X: Any, batch_size: int | None, memory: float) -> int:
+        """How many samples of ``X`` to take at once."""
         budget = number("memory", memory, 0) * (1 << 30)
         if batch_size is not None:
             return integer("batch_size", batch_size, 1)
-        return max(1, min(MOST_SAMPLES, int(budget / (self._held_at_once * self._sample_bytes))))
+        return max(1, int(min(MOST_SAMPLES, budget / (self._held_at_once * self._sample_bytes(X)))))
 
-    @functools.cached_property
-    def _sample_bytes(self) -> int:
-        """Bytes of all that the network makes of one sample, an unknown size taken for 64."""
-        shapes = [self.graph.shapes[self.graph.input], *(step.output_shape for step in self.graph.steps)]
-        wide = any(getattr(step.layer, "compute_dtype", None) == "float64" for step in self.graph.steps)
-        return (8 if wide else 4) * sum(math.prod(size or 64 for size in shape) for shape in shapes)
+    def _sample_bytes(self, X: Any) -> int:
+        """Bytes of all that the network makes of one sample of ``X``."""
+        shape = tuple(self.graph.shapes[self.graph.input])
+        given = tuple(np.shape(X)[1:])
+        if None in shape and len(given) == len(shape):
+            shape = given
+        if shape not in self._sizes:
+            wide = any(getattr(step.layer, "compute_dtype", None) == "float64" for step in self.graph.steps)
+            self._sizes[shape] = (8 if wide else 4) * self._numbers_made(shape)
+        return self._sizes[shape]
+
+    def _numbers_made(self, shape: tuple[int | None, ...]) -> int:
+        shapes = [shape, *(step.output_shape for step in self.graph.steps)]
+        if any(None in one for one in shapes):
+            # What is open in the model, or in one nested in it, is traced for a sample of this shape.
+            spec = tf.TensorSpec((1, *(size or 64 for size in shape)), self.graph.model.inputs[0].dtype)
+            made: list[tuple[int | None, ...]] = []
+
+            @tf.function(input_signature=[spec], autograph=False)
+            def look(x: tf.Tensor) -> None:
+                made.extend(tuple(tensor.shape[1:]) for tensor in walk.forward(self.graph, x).values())
+
+            look.get_concrete_function()
+            shapes = made
+        return sum(math.prod(size or 64 for size in one) for one in shapes)
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         raise NotImplementedError
@@ -239,7 +261,7 @@ class Analyzer(Archived):
         """
         numbers = self._numbers(layers)
         explain = functools.partial(self._analyze_layers, numbers=numbers)
-        most = self._batch_size(batch_size, memory)
+        most = self._batch_size(X, batch_size, memory)
         parts = list(self._parts(explain, self._input(X), neuron_selection, most))
         found = {}
         for name in numbers:
@@ -336,7 +358,7 @@ class Analyzer(Archived):
         Returns:
             float32 of shape ``(n, units)``.
         """
-        most = self._batch_size(batch_size, memory)
+        most = self._batch_size(X, batch_size, memory)
         return self._batched(lambda x, _: self._logits(tf.convert_to_tensor(x)).numpy(), X, None, most)
 
     @functools.cached_property

@@ -20,7 +20,7 @@ FEW = 4
 LONG = 1000
 
 
-def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32", *, first: int = 0) -> np.ndarray:
+def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32", *, first: int | None = None) -> np.ndarray:
     """``x`` as an array that a model can take.
 
     Args:
@@ -28,7 +28,8 @@ def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32", *, fi
             also a data frame whose columns hold them.
         shape: Of one sample; None matches any size.
         dtype: What to return.
-        first: The index of the first sample in the data, for messages.
+        first: Of a batch, the index of its first sample in the data, for
+            messages.
 
     Returns:
         The array, not copied where it already has the dtype.
@@ -47,8 +48,9 @@ def checked(x: Any, shape: tuple[int | None, ...], dtype: str = "float32", *, fi
     if not finite.all():
         bad = np.unique(np.argwhere(~finite)[:, 0])
         raise ValueError(
-            f"expected finite input, received NaN or infinity in {len(bad)} of {len(array)} samples, "
-            f"the first at index {first + bad[0]}"
+            f"expected finite input, received NaN or infinity in {len(bad)} of {len(array)} samples"
+            f"{'' if first is None else ' of a batch'}, the first at index {(first or 0) + bad[0]}"
+            f"{'' if first is None else ' of the data'}"
         )
     if whole and (array != given).any():
         raise ValueError(f"expected whole numbers that {dtype} holds, which the model takes, received others")
@@ -69,15 +71,22 @@ def as_array(x: Any) -> np.ndarray:
                 "takes no mask: fill them in, as with x.filled(0)"
             )
         return x.data
-    array = np.asarray(x)
-    if array.dtype != object or not hasattr(x, "dtypes") or not hasattr(x, "to_numpy"):
-        return array
+    if isinstance(x, list | tuple) and any(isinstance(part, np.ma.MaskedArray) for part in x):
+        return np.stack([as_array(part) for part in x])
+    if hasattr(x, "dtypes") and hasattr(x, "to_numpy"):
+        if any(getattr(dtype, "kind", "O") not in "biuf" for dtype in x.dtypes):
+            raise TypeError(
+                f"expected a data frame of numbers, received columns of types {sorted({str(t) for t in x.dtypes})}: "
+                "leave out or encode what is no number"
+            )
+        array = np.asarray(x)
+        return x.to_numpy(dtype=np.float64, na_value=np.nan) if array.dtype == object else array
     try:
-        return x.to_numpy(dtype=np.float64, na_value=np.nan)
-    except (ValueError, TypeError) as problem:
-        raise TypeError(
-            f"expected a data frame of numbers, received columns of types {sorted({str(t) for t in x.dtypes})}: leave "
-            f"out or encode what is no number ({problem})"
+        return np.asarray(x)
+    except ValueError as problem:  # lists of unequal lengths
+        raise ValueError(
+            f"expected an array, received a {type(x).__name__} of parts of different shapes; labels are given as "
+            f"fit(x, y) ({problem})"
         ) from problem
 
 
@@ -168,6 +177,8 @@ class Batches:
         samples: A pass; None until it is known.
         steps: Batches a pass; None until it is known.
         marks: Checksum of each batch of a pass, as far as they are known.
+        resumed: Whether the marks are of an earlier fit, until a pass has
+            ended.
         constant: Whether all samples seen so far are the same.
     """
 
@@ -186,6 +197,7 @@ class Batches:
         self.dtype = dtype
         self.samples: int | None = None
         self.marks: list[int] = []
+        self.resumed = False
         self.constant = True
         self._one: np.ndarray | None = None
         self._hinted = False
@@ -267,7 +279,7 @@ class Batches:
             raise self._changed(f"{self.samples} samples", samples)
         if samples == 0:
             raise ValueError("expected at least one sample, received no data")
-        self.samples, self.steps = samples, batches
+        self.samples, self.steps, self.resumed = samples, batches, False
 
     def _compare(self, number: int, x: np.ndarray) -> None:
         """Raise ValueError unless batch ``number`` is what it was on the pass before."""
@@ -285,6 +297,11 @@ class Batches:
             raise self._changed(f"batch {number + 1}{of} to hold the samples that it held", "others")
 
     def _changed(self, expected: str, received: Any) -> ValueError:
+        if self.resumed:
+            return ValueError(
+                f"expected {expected}, as the checkpoint was learned from, received {received}: give the data of the "
+                "fit that it belongs to, or another folder"
+            )
         return ValueError(
             f"expected {expected}, as on the pass before, received {received}: the data must be the same on every "
             f"pass; {_ADVICE[self.kind]}"

@@ -136,8 +136,8 @@ def load_analyzer(path: str | os.PathLike[str], model: keras.Model, **kwargs: An
     with open_file(path) as file:
         try:
             analyzer = create_analyzer(file.header["name"], model, **(file.header["options"] | kwargs))
-        except TypeError as problem:
-            if kwargs.keys() - set(options_of(file.header["name"])):
+        except (TypeError, ValueError, OverflowError) as problem:
+            if isinstance(problem, TypeError) and kwargs.keys() - set(options_of(file.header["name"])):
                 raise
             raise ValueError(f"{path}: {problem}") from problem
         analyzer._take_over(file)

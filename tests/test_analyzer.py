@@ -396,7 +396,7 @@ def test_an_unfitted_analyzer_cannot_be_saved(tmp_path):
 
 @pytest.mark.parametrize(("memory", "size"), [(2.0, 128), (1e-4, 52), (1e-5, 5), (0, 1), (np.float32(1e-5), 5)])
 def test_so_many_samples_go_at_once_as_memory_has_room_for(scaled, memory, size):
-    scaled._held_at_once, scaled._sample_bytes = 2.0, 1024
+    scaled._held_at_once, scaled._sample_bytes = 2.0, lambda X: 1024
     x = np.concatenate([X] * 5)
     found = scaled.analyze(x, 1, memory=memory)
     assert scaled.seen == [size] * (300 // size) + [300 % size] * (300 % size > 0)
@@ -413,13 +413,22 @@ def test_wrong_memory_is_refused(scaled, memory):
 
 
 def test_the_size_of_a_sample_is_that_of_all_that_the_network_makes_of_it():
+    L = keras.layers
     model = cnn()  # (7, 6, 2), then a convolution and its ReLU (5, 4, 3), a pooling (2, 2, 3), 12 and 3 units
     sizes = 7 * 6 * 2 + 2 * 5 * 4 * 3 + 2 * 2 * 3 + 12 + 3
-    assert create_analyzer("gradient", model)._sample_bytes == 4 * sizes
-    x = keras.Input((None, None, 2))
-    open_axes = keras.Model(x, keras.layers.GlobalMaxPooling2D()(x))
-    assert create_analyzer("gradient", open_axes)._sample_bytes == 4 * (64 * 64 * 2 + 2)
-    assert create_analyzer("gradient", keras.models.clone_model(model))._batch_size(None, 2.0) == 128
+    x = np.zeros((4, 7, 6, 2), "float32")
+    analyzer = create_analyzer("gradient", model)
+    assert analyzer._sample_bytes(x) == 4 * sizes and analyzer._batch_size(x, None, 2.0) == 128
+    # open axes, of the model and of one that is nested in it, are as large as the samples are
+    a = keras.Input((None, None, 2))
+    inner = keras.Model(a, L.Conv2D(3, 3)(a))
+    for outer in (a, keras.Input((9, 8, 2))):
+        model = keras.Model(outer, L.GlobalMaxPooling2D()(inner(outer)))
+        analyzer = create_analyzer("gradient", model)
+        assert analyzer._sample_bytes(np.zeros((1, 9, 8, 2))) == 4 * (9 * 8 * 2 + 7 * 6 * 3 + 3)
+    pooled = create_analyzer("gradient", keras.Model(a, L.GlobalMaxPooling2D()(a)))
+    assert pooled._sample_bytes(x) == 4 * (7 * 6 * 2 + 2)
+    assert analyzer._batch_size(x, None, 1e300) == 128
 
 
 @pytest.mark.parametrize("name", ["gradient", "smoothgrad", "lrp.epsilon", "mipin", "pattern.net"])

@@ -603,12 +603,14 @@ def test_a_data_frame_is_its_numbers(name):
 
 def test_a_data_frame_of_other_things_is_refused_by_its_types():
     missing = pd.DataFrame({"a": pd.array([1, None], "Int64"), "b": [True, False]})
-    text = pd.DataFrame({"a": [1.0, 2.0], "b": ["x", "y"]})
+    others = [["x", "y"], pd.to_datetime(["2026-01-01", "2026-01-02"]), pd.Categorical(["1", "2"])]
+    frames = [pd.DataFrame({"a": [1.0, 2.0], "b": column}) for column in others]
     for take in (lambda frame: checked(frame, (2,)), lambda frame: next(iter(Batches(frame, (2,))))):
-        with pytest.raises(ValueError, match="NaN or infinity in 1 of 2 samples, the first at index 1"):
+        with pytest.raises(ValueError, match="NaN or infinity in 1 of 2 samples.*, the first at index 1"):
             take(missing)
-        with pytest.raises(TypeError, match="a data frame of numbers, received columns of types .*float64"):
-            take(text)
+        for frame in frames:
+            with pytest.raises(TypeError, match="a data frame of numbers, received columns of types .*float64"):
+                take(frame)
 
 
 def test_masked_values_are_refused_and_a_mask_of_none_is_not():
@@ -617,15 +619,27 @@ def test_masked_values_are_refused_and_a_mask_of_none_is_not():
         with pytest.raises(ValueError, match=rf"received {int((X > 1).sum())} of them.*x\.filled\(0\)"):
             take(masked)
         take(np.ma.masked_array(X, np.zeros(X.shape, bool)))
-    with pytest.raises(ValueError, match="without masked values"):
-        list(Batches(lambda: iter([masked]), (7,)))
+    for source in (lambda: iter([masked]), list(masked)):
+        with pytest.raises(ValueError, match="without masked values"):
+            list(Batches(source, (7,)))
+
+
+@pytest.mark.parametrize("y", [64.0, True, "64", np.array(64.5)])
+def test_what_is_neither_labels_nor_a_batch_size_is_refused(y):
+    with pytest.raises(ValueError, match="expected y to be labels, or an integer batch size"):
+        create_analyzer("mipin", mlp(7, (5,)), verbose=0).fit(X, y)
+
+
+def test_a_list_of_data_and_labels_is_told_how_to_be_given():
+    with pytest.raises(ValueError, match=r"a list of parts of different shapes; labels are given as fit\(x, y\)"):
+        create_analyzer("mipin", mlp(7, (5,)), verbose=0).fit([X, LABELS])
 
 
 def test_what_is_not_finite_is_named_by_its_place_in_the_data():
     bad = X.copy()
     bad[7, 2] = np.nan
     for source in (bad, dataset(bad), lambda: iter([bad[:4], bad[4:]])):
-        with pytest.raises(ValueError, match="in 1 of .* samples, the first at index 7"):
+        with pytest.raises(ValueError, match="in 1 of .* samples of a batch, the first at index 7 of the data"):
             list(Batches(source, (7,), batch_size=4))
 
 

@@ -89,7 +89,7 @@ class _Averaged(Gradient):
         ``batch_size``, or ``memory``, bounds the points at once, of however
         many samples: memory does not grow with their number.
         """
-        most = self._batch_size(batch_size, memory)
+        most = self._batch_size(X, batch_size, memory)
         return self._maps(functools.partial(self._mean, most=most), X, neuron_selection, most, reduce)
 
     def _analyze_layers(

@@ -322,6 +322,8 @@ class PatternNet(backward.BackwardAnalyzer):
         octaves = {int(number): int(octave) for number, octave in about.get("octaves", {}).items()}
         if octaves and octaves.keys() != {self.graph.output, *(n for step in self.steps for n in step.inputs)}:
             raise ValueError("expected the octaves of each tensor on the way, received those of others")
+        if any(abs(octave) > 100_000 for octave in octaves.values()) or not _in_range(octaves, self.steps):
+            raise ValueError("expected octaves that float32 holds the steps of, received others")
         self._take(taken, octaves, None)
 
 
@@ -337,6 +339,13 @@ class PatternAttribution(PatternNet):
 
     def direction(self, kernel: tf.Tensor, pattern: tf.Tensor) -> tf.Tensor:
         return kernel * pattern
+
+
+def _in_range(octaves: dict[int, int], steps: list[Step]) -> bool:
+    """Whether a signal can be damped by these octaves at each step."""
+    return not octaves or all(
+        abs(octaves[step.output] - octaves[number]) < 1000 for step in steps for number in step.inputs
+    )
 
 
 def _factor(step: Step, x: tf.Tensor) -> tf.Tensor:

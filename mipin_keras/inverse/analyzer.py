@@ -204,7 +204,7 @@ class MIPIN(Explaining):
         """
         verbose = self.verbose if verbose is None else verbose
         one_of("verbose", verbose, (0, 1, 2))
-        budget = int(number("memory", memory, 0) * (1 << 30))
+        budget = int(min(number("memory", memory, 0) * (1 << 30), 1 << 60))
         fitted = self.classes if classes is None else self._check_classes(classes)
         batches = self.batches(X, y, batch_size, steps)
         self._refresh()

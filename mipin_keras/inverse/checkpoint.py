@@ -156,6 +156,8 @@ class Checkpoint:
                 with npz.Reader(path, *(("about",) if self.old else ())) as file:
                     about = file.header
                     sizes = {int(c): int(size) for c, size in about["classes"].items()}
+                    if sum(sizes.values()) != len(file.shapes) or not isinstance(about["report"], list):
+                        raise self._foreign(path)
                     names = {f"{c}/{i}" for c, size in sizes.items() for i in range(size)}
                     shapes = file.shapes
                     arrays = file.arrays({name: shapes[name] for name in names}, None)
@@ -163,7 +165,7 @@ class Checkpoint:
                         raise self._foreign(path)
                 weights = {c: tuple(arrays[f"{c}/{i}"] for i in range(size)) for c, size in sizes.items()}
                 mark, key, report = about["mark"], about["key"], about["report"]
-            except (ValueError, KeyError, TypeError, AttributeError) as problem:
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as problem:
                 raise self._foreign(path) from problem
             if mark != self._mark or path.name != _file_of(str(key)):
                 raise self._foreign(path)

@@ -46,7 +46,7 @@ class Explaining(Analyzer):
         Args, Returns, Raises: As :meth:`analyze`; where several neurons are
         explained at once, the mean of their source signals.
         """
-        most = self._batch_size(batch_size, memory)
+        most = self._batch_size(X, batch_size, memory)
         return self._maps(self._source_signal, X, neuron_selection, most, reduce)
 
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
@@ -153,8 +153,10 @@ class Explaining(Analyzer):
         }
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-        if not isinstance(about["fit_report"], list) or not all(isinstance(line, dict) for line in about["fit_report"]):
-            raise ValueError("expected a fit report, a list of dicts")
+        layers = {node.name for node in self.network.learned}
+        for line in about["fit_report"]:
+            if line["layer"] not in layers or line["class"] not in about["fitted"]:
+                raise ValueError(f"expected a fit report of the layers and classes that are fitted, received {line}")
         weights: dict[int, dict[int, Any]] = {}
         for c in about["fitted"]:
             for node in self.network.learned:

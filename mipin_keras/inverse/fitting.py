@@ -165,7 +165,8 @@ class Fitting:
         for key, (weights, lines) in pieces.items():
             node = nodes.get(int(key.split()[0]))
             shapes = None if node is None else self.network.regression(node).weight_shapes
-            if node is None or any(tuple(w.shape for w in found) != shapes for found in weights.values()):
+            odd = any(tuple(w.shape for w in found) != shapes for found in weights.values())
+            if node is None or odd or len(lines) != len(weights):
                 raise ValueError(f"{self.checkpoint.directory} holds {key!r}, which is no layer of this fit: delete it")
             for (c, found), line in zip(sorted(weights.items()), lines, strict=True):
                 self._weights[c][node.index] = tuple(tf.constant(w, tf.float32) for w in found)
@@ -189,6 +190,7 @@ class Fitting:
         if marks is not None:
             self.batches.marks = [int(marks[i : i + 8], 16) for i in range(0, len(marks), 8)]
             self.batches.steps = self.batches.steps or len(self.batches.marks)
+            self.batches.resumed = True
         elif not checkpoint.old:
             raise ValueError(f"{checkpoint.directory} does not say which data it was learned from: delete it")
         elif self.batches.steps != 1 and self.replicas.chief:

@@ -139,7 +139,7 @@ def _whole(path: pathlib.Path, name: str, take: Callable[[], Any]) -> Any:
     """What ``take`` makes of a file's JSON, which may be anything."""
     try:
         return take()
-    except (KeyError, TypeError, IndexError, ValueError, AttributeError) as problem:
+    except (KeyError, TypeError, IndexError, ValueError, AttributeError, OverflowError, RecursionError) as problem:
         raise DamagedFileError(f"{path} does not hold what a fit of {name!r} is made of: {problem!r}") from problem
 
 
@@ -180,7 +180,7 @@ def model_differences(header: dict[str, Any], graph: ModelGraph, identity: Model
 def _agree(found: Any, here: dict[str, Any] | None) -> bool:
     try:
         return fingerprint.agree(found, here)
-    except (KeyError, TypeError, ValueError, AttributeError):  # not what a probe is
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # not what a probe is
         return False
 
 

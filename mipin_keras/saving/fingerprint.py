@@ -52,16 +52,45 @@ def fingerprint(graph: ModelGraph) -> dict[str, str]:
         another one compiles to something else.
     """
     weights = hashlib.blake2b(digest_size=16)
-    for variable in graph.model.weights:
-        array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
+    for variable in variables(graph):
+        array = np.ascontiguousarray(np.asarray(keras.ops.convert_to_numpy(variable)))
         weights.update(repr((array.shape, array.dtype.str)).encode())
         weights.update(array.reshape(-1).view(np.uint8).data)
     return structure(graph) | {"weights": weights.hexdigest()}
 
 
+def variables(graph: ModelGraph) -> list[Any]:
+    """What a model's outputs are computed from: its weights, and variables that a layer of the user's keeps to itself.
+
+    Returns:
+        Keras variables, those of ``model.weights`` first, and TensorFlow's.
+    """
+    found = {id(variable): variable for variable in graph.model.weights}
+    own = {id(variable.value) for variable in found.values()}
+    met: set[int] = set()
+
+    def look(value: Any) -> None:
+        if id(value) in met:
+            return
+        met.add(id(value))
+        if isinstance(value, keras.Variable | tf.Variable):
+            if id(value) not in own and id(getattr(value, "value", None)) not in own:
+                found.setdefault(id(value), value)
+        elif isinstance(value, keras.layers.Layer):
+            for attribute in list(vars(value).values()):
+                look(attribute)
+        elif isinstance(value, list | tuple | dict):
+            for entry in value.values() if isinstance(value, dict) else value:
+                look(entry)
+
+    for step in graph.all_steps:
+        look(getattr(step.layer, "whole", step.layer))
+    return list(found.values())
+
+
 def structure(graph: ModelGraph) -> dict[str, str]:
     """The :func:`fingerprint` without the weights, which costs little."""
-    described = _Description()
+    described = _Description(graph)
     model = [graph.shapes[graph.input], str(graph.model.inputs[0].dtype)]
     architecture = [described.plain(model), *map(described.step, graph.all_steps)]
     return {
@@ -95,8 +124,10 @@ class _Description:
         code: What was found of functions and classes that are no library's.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, graph: ModelGraph) -> None:
         self.code: list[Any] = []
+        self._weights = {id(variable): i for i, variable in enumerate(graph.model.weights)}
+        self._calls: dict[int, int] = {}
         self._met: dict[int, int] = {}
         self._alive: list[Any] = []  # an id() is only unique as long as its object lives
 
@@ -104,9 +135,11 @@ class _Description:
         layer = step.layer
         args, kwargs = step.arguments
         given = {key: value for key, value in kwargs.items() if value is not None and key != "training"}
+        own = [self._weights.get(id(variable)) for variable in getattr(layer, "weights", ())]
+        first = self._calls.setdefault(id(layer), step.index)  # of a shared layer, the first call
         return [
             type(layer).__name__,
-            [step.linear, step.built_in, list(step.inputs), self.plain(step.output_shape)],
+            [step.linear, step.built_in, list(step.inputs), self.plain(step.output_shape), own, first],
             self.settings(getattr(layer, "whole", layer)),
             self.plain([list(args), given]),
         ]
@@ -197,7 +230,7 @@ class _Description:
         self._alive.append(function)
         cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
         known = function.__globals__
-        named = [known[name] for name in code.co_names if name in known]
+        named = [known[name] for name in _names(code) if name in known]
         read = [value for value in (*cells, *named) if _is_constant(value)]
         return [_compiled(code), self.plain([function.__defaults__, function.__kwdefaults__, read])]
 
@@ -207,6 +240,8 @@ class _Description:
             if _library(base) is not None or base.__module__.startswith("mipin_keras."):
                 break
             for name, member in sorted(vars(base).items()):
+                if not name.startswith("__") and _is_constant(member) and not _is_function(member):
+                    self.code.append([name, self.plain(member)])
                 member = getattr(member, "__func__", member)  # of a static or class method
                 member = getattr(member, "fget", member)  # of a property
                 if name not in ("get_config", "from_config") and _is_function(member) and _library(member) is None:
@@ -255,12 +290,19 @@ def _is_function(value: Any) -> bool:
     )
 
 
-def _is_constant(value: Any) -> bool:
-    """Whether what a function reads from outside tells what it computes: not a module, or a list that may grow."""
-    if isinstance(value, tuple):
-        return all(map(_is_constant, value))
+def _is_constant(value: Any, depth: int = 4) -> bool:
+    """Whether what a function reads from outside can be told: numbers, text, arrays, functions, and what holds them."""
+    if isinstance(value, tuple | list | dict):
+        held = value.values() if isinstance(value, dict) else value
+        return depth > 0 and all(_is_constant(entry, depth - 1) for entry in held)
     plain = (bool, int, float, str, np.number, np.ndarray, tf.Tensor, tf.Variable, keras.Variable)
     return value is None or isinstance(value, plain) or _is_function(value)
+
+
+def _names(code: types.CodeType) -> list[str]:
+    """The names that a function, or one within it, may read from its module."""
+    inner = [name for value in code.co_consts if isinstance(value, types.CodeType) for name in _names(value)]
+    return list(dict.fromkeys([*code.co_names, *inner]))
 
 
 def _compiled(code: types.CodeType) -> list[Any]:
@@ -304,10 +346,11 @@ def agree(found: dict[str, Any] | None, here: dict[str, Any] | None) -> bool:
     one, other = np.asarray(found["outputs"], float), np.asarray(here["outputs"], float)
     # Half precision, and the TF32 of GPUs, keep three digits.
     tolerance = 1e-4 if found.get("exact") and here.get("exact") else 2e-2
-    if one.shape != other.shape or (np.isfinite(one) != np.isfinite(other)).any():
+    if one.shape != other.shape or one.ndim != 2 or (np.isfinite(one) != np.isfinite(other)).any():
         return False
-    both = np.isfinite(one)
-    return bool(np.abs(one - other)[both].max(initial=0) <= tolerance * np.abs(other[both]).max(initial=0))
+    one, other = np.nan_to_num(one, posinf=0, neginf=0), np.nan_to_num(other, posinf=0, neginf=0)
+    # Each sample by itself: what differs for small inputs may be lost beside the outputs for large ones.
+    return bool((np.abs(one - other).max(axis=1) <= tolerance * np.abs(other).max(axis=1)).all())
 
 
 def _samples(graph: ModelGraph) -> np.ndarray:

@@ -31,7 +31,7 @@ class HeldWeights:
     change is noticed.
 
     Args:
-        variables: Keras variables, such as ``model.weights``.
+        variables: Keras variables, such as ``model.weights``, or TensorFlow's.
     """
 
     def __init__(self, variables: Iterable[Any]):
@@ -44,7 +44,7 @@ class HeldWeights:
 
     def read(self) -> list[tf.Tensor]:
         """The variables' values now; in a function that is traced, those that each call will read."""
-        return [variable.value.read_value() for variable in self.variables]
+        return [_tensorflows(variable).read_value() for variable in self.variables]
 
     def changed(self, values: Sequence[tf.Tensor] | None = None) -> list[str]:
         """The names of the variables that have other values than those held.
@@ -58,7 +58,7 @@ class HeldWeights:
             if address is not None and address == _address(value):
                 continue
             if self._digest(i) != _hash(value):
-                found.append(self.variables[i].path)
+                found.append(getattr(self.variables[i], "path", self.variables[i].name))
                 self._held[i] = self._addresses[i] = None  # an address says nothing once its memory is let go
             else:
                 self._held[i], self._addresses[i] = value, _address(value)
@@ -69,6 +69,10 @@ class HeldWeights:
         if i not in self._digests and held is not None:
             self._digests[i] = _hash(held)
         return self._digests[i]
+
+
+def _tensorflows(variable: Any) -> Any:
+    return variable.value if isinstance(variable, keras.Variable) else variable
 
 
 def _address(tensor: tf.Tensor) -> int | None:

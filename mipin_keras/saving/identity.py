@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 import operator
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
@@ -23,22 +21,19 @@ class ModelIdentity:
 
     Attributes:
         fingerprint: See :func:`mipin_keras.saving.fingerprint.fingerprint`.
+        probe: See :func:`mipin_keras.saving.fingerprint.probe`.
         weights: The weights, held.
     """
 
     def __init__(self, graph: ModelGraph):
         self._graph = graph
-        self.weights = HeldWeights(graph.model.weights)
+        self.weights = HeldWeights(fingerprint.variables(graph))
         self.fingerprint = fingerprint.fingerprint(graph)
+        self.probe = fingerprint.probe(graph)
         # Of the ways to give a layer other variables the one that Keras has itself, and that leaves its old ones as
         # they are; it is looked at in every call, the list of all variables, which takes longer, before a save.
         self._adaptable = [step.layer for step in graph.steps if hasattr(step.layer, "lora_enabled")]
         self._adapted = [layer.name for layer in self._adaptable if layer.lora_enabled]
-
-    @functools.cached_property
-    def probe(self) -> dict[str, Any] | None:
-        """See :func:`mipin_keras.saving.fingerprint.probe`; computed when it is first asked for."""
-        return fingerprint.probe(self._graph)
 
     def check(self, values: Sequence[tf.Tensor] | None = None) -> None:
         """Raise unless the weights are those of the fit.
@@ -67,16 +62,15 @@ class ModelIdentity:
             NotFittedError: If something has changed.
         """
         self.check()
-        own = self._graph.model.weights
+        own = fingerprint.variables(self._graph)
         if len(own) != len(self.weights.variables) or any(map(operator.is_not, own, self.weights.variables)):
             raise NotFittedError(
                 f"the model has other variables than when it was fitted, {len(own)} for {len(self.weights.variables)}: "
                 "call fit(X) again"
             )
-        found = fingerprint.differences(self.fingerprint, fingerprint.structure(self._graph) | self._own_weights)
+        here = fingerprint.structure(self._graph) | {"weights": self.fingerprint["weights"]}
+        found = fingerprint.differences(self.fingerprint, here)
+        if not found and not fingerprint.agree(self.probe, fingerprint.probe(self._graph)):
+            found = ["it computes something else on the same input"]
         if found:
             raise NotFittedError(f"the model has changed since the fit ({'; '.join(found)}): fit again")
-
-    @property
-    def _own_weights(self) -> dict[str, str]:
-        return {"weights": self.fingerprint["weights"]}

@@ -49,14 +49,22 @@ _FUNCTIONS = frozenset(
 
 
 def suffices(graph: ModelGraph) -> bool:
-    """Whether two models of this one's layers that differ also differ in their :func:`fingerprint`."""
-    return all(_is_known(step) for step in graph.all_steps)
+    """Whether a model with this one's :func:`fingerprint` surely is this one.
+
+    It is where every setting of every layer stands in the hash. A shared layer
+    does not, as the hash does not say which steps share one, nor does half
+    precision.
+    """
+    layers = [id(step.layer) for step in graph.all_steps]
+    return len(set(layers)) == len(layers) and all(_is_known(step) for step in graph.all_steps)
 
 
 def _is_known(step: Step) -> bool:
     layer = getattr(step.layer, "whole", step.layer)
     args, kwargs = step.arguments
     if any(value is not None for key, value in kwargs.items() if key != "training") or step.constants:
+        return False
+    if getattr(layer, "compute_dtype", "float32") != "float32":
         return False
     name = kernels.activation_name(layer)
     if name in ("softmax", "log_softmax"):  # of one axis only

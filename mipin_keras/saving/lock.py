@@ -9,8 +9,16 @@ import pathlib
 import socket
 import threading
 import time
+import types
 import uuid
+from collections.abc import Iterator
 from typing import Any, Self
+
+fcntl: types.ModuleType | None
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
 
 NAME = "in-use.lock"
 #: Seconds after which a process of another host that has not touched its lock is taken for gone.
@@ -66,48 +74,59 @@ class FolderLock:
 
     def _take(self) -> None:
         own = {"pid": os.getpid(), "host": socket.gethostname(), "began": _began(os.getpid())}
-        for _ in range(10):  # another process may take it over at the same time
+        with _alone(self.path.parent):
+            if self._is_stale(own):
+                self.path.unlink(missing_ok=True)
             try:
                 with open(self.path, "x") as file:
                     json.dump(own, file)
-                return
-            except FileExistsError:
-                self._remove_stale(own)
-        raise self._in_use("another process")
+            except FileExistsError:  # where _alone keeps nobody out
+                raise self._in_use("another process, which has just begun") from None
 
-    def _remove_stale(self, own: dict[str, Any]) -> None:
-        """Remove the lock of a process that is gone; raise where it is not gone."""
+    def _is_stale(self, own: dict[str, Any]) -> bool:
+        """Whether there is no lock, or that of a process that is gone; raise where it is not gone."""
         try:
             text = self.path.read_text(errors="replace")
             silent = _now_of(self.path.parent) - self.path.stat().st_mtime
-        except FileNotFoundError:  # released meanwhile
-            return
+        except FileNotFoundError:
+            return True
         try:
             other = json.loads(text)
             pid, host, began = int(other["pid"]), str(other["host"]), other["began"]
-        except (ValueError, KeyError, TypeError):  # killed as it wrote it, or about to write it
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):  # it was killed, or is about to write
             if silent < _EVERY:
                 raise self._in_use("another process, which has just begun") from None
-        else:
-            here = host == own["host"]
-            gone = (pid == own["pid"] or _began(pid) != began) if here else silent > SILENT
-            if not gone:
-                raise self._in_use(f"process {pid}{'' if here else f' on host {host}'}")
-        # By renaming, so that of several that find it stale one removes it; what was renamed is looked at again, as
-        # another may have put its own there in between.
-        aside = self.path.with_name(f".{NAME}.{uuid.uuid4().hex}.partial")
-        with contextlib.suppress(FileNotFoundError):
-            self.path.rename(aside)
-            if aside.read_text(errors="replace") != text:
-                with contextlib.suppress(FileExistsError):
-                    os.link(aside, self.path)
-            aside.unlink(missing_ok=True)
+            return True
+        here = host == own["host"]
+        gone = (pid == own["pid"] or _began(pid) != began) if here else silent > SILENT
+        if not gone:
+            raise self._in_use(f"process {pid}{'' if here else f' on host {host}'}")
+        return True
 
     def _in_use(self, who: str) -> ValueError:
         return ValueError(
             f"expected a folder that nobody else writes in, received {self.path.parent}, in use by {who}: wait for it, "
             f"or give another folder; if it is gone, delete {self.path}"
         )
+
+
+@contextlib.contextmanager
+def _alone(folder: pathlib.Path) -> Iterator[None]:
+    """Within it no other process looks at the folder's lock: of several that find it stale one takes it over.
+
+    The system itself lets go of this when a process ends. It keeps nobody out
+    on systems and file systems that cannot lock a folder.
+    """
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 def _began(pid: int) -> str | None:

@@ -172,6 +172,9 @@ def damaged(path):
     with npz.Reader(path) as file:
         header = {key: value for key, value in file.header.items() if key not in ("digest", "members")}
         arrays = file.arrays(file.shapes, None)
+    for change in ({"classes": {"0": 3_000_000}}, {"classes": {"0": float("inf")}}, {"report": 5}):
+        npz.write(path, header | change, arrays)
+        yield path.read_bytes()
     with open(path, "wb") as file:  # without a digest, as version 0.1 wrote it
         np.savez(file, about=np.array(json.dumps(header)), **arrays)
     yield path.read_bytes()

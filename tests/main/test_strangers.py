@@ -61,7 +61,9 @@ def test_a_model_that_is_trusted_is_loaded(files, run, monkeypatch):
     assert files_module.load_model(files / "net.h5", trust=True).name
 
 
-@pytest.mark.parametrize("command", [["-m", "mipin_keras"], ["-mmipin_keras"]])
+@pytest.mark.parametrize(
+    "command", [["-m", "mipin_keras"], ["-mmipin_keras"], ["-um", "mipin_keras"], ["-Bummipin_keras"]]
+)
 def test_nothing_is_imported_from_the_working_directory(command, tmp_path):
     """Where ``mipin`` would not: a file named as a module that the package imports, first or late."""
     root = str(pathlib.Path(__file__).parents[2])

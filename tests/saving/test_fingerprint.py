@@ -330,3 +330,62 @@ def test_saved_and_loaded_models_have_one_fingerprint(tmp_path):
     model.save(tmp_path / "model.keras")
     loaded = keras.models.load_model(tmp_path / "model.keras")
     assert print_of(loaded) == print_of(model)
+
+
+def shared(first):
+    """Two layers of one shape, one of them called twice, and which one it is."""
+    x = keras.Input((4,))
+    one, other = L.Dense(4), L.Dense(4)
+    y = other(one(x))
+    return with_weights(keras.Model(x, L.Dense(2)((one if first else other)(y))))
+
+
+def test_which_layer_is_shared_is_seen_and_version_0_1_did_not():
+    graphs = [ModelGraph(shared(first)) for first in (True, False)]
+    prints = [fingerprint.fingerprint(graph) for graph in graphs]
+    assert prints[0]["weights"] == prints[1]["weights"] and fingerprint.differences(*prints)
+    assert legacy.fingerprint(graphs[0]) == legacy.fingerprint(graphs[1])
+    assert not any(legacy.suffices(graph) for graph in graphs)
+    half = ModelGraph(with_weights(keras.Sequential([keras.Input((4,)), L.Dense(2, dtype="mixed_float16")])))
+    assert not legacy.suffices(half)
+
+
+def with_attribute(value):
+    class Attributed(L.Layer):
+        FACTOR = value
+
+        def call(self, x):
+            return x * keras.ops.convert_to_tensor(self.FACTOR, "float32")
+
+    return Attributed()
+
+
+def with_list(values):
+    return L.Activation(lambda x: x * values[0] + values[1])
+
+
+def with_inner(value):
+    namespace = {"FACTOR": value}
+    exec("def activation(x):\n    def inner(y):\n        return y * FACTOR\n    return inner(x)", namespace)
+    return L.Activation(namespace["activation"])
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        with_attribute,
+        lambda value: with_attribute([value]),
+        lambda value: with_list([value, 1.0]),
+        with_inner,
+    ],
+)
+def test_constants_that_code_reads_are_part_of_it(build):
+    one, again, other = (print_of(model_of(build(value))) for value in (2.0, 2.0, 2.001))
+    assert fingerprint.differences(one, again) == []
+    assert fingerprint.differences(one, other) == ["a function or layer of your own has other code"]
+
+
+def test_each_sample_of_a_probe_is_held_against_its_own_size():
+    one = {"outputs": [[1.0, 2.0], [100.0, 200.0]], "exact": True}
+    assert not fingerprint.agree(one, {"outputs": [[1.01, 2.0], [100.0, 200.0]], "exact": True})
+    assert fingerprint.agree(one, {"outputs": [[1.0, 2.0], [100.01, 200.0]], "exact": True})

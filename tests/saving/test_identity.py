@@ -256,3 +256,61 @@ def test_a_file_of_version_0_1_is_saved_with_all_that_this_version_says(tmp_path
     analyzer = load_analyzer(shutil.copy(OLD / "mipin.npz", tmp_path / "old.npz"), mlp())
     path = analyzer.save(tmp_path / "old.npz")
     assert load_analyzer(path, mlp()).identity.fingerprint == fingerprint.fingerprint(ModelGraph(mlp()))
+
+
+# Variables and attributes that a layer keeps to itself
+
+
+class Keeping(L.Layer):
+    """A layer with a variable that Keras does not list, and an attribute that its configuration leaves out."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.own = [tf.Variable(1.0)]
+        self.offset = 0.0
+
+    def call(self, x):
+        return x * self.own[0] + self.offset
+
+    def get_config(self):
+        return super().get_config()
+
+
+def keeping():
+    return with_weights(keras.Sequential([keras.Input((7, 6, 2)), L.Conv2D(3, 3), Keeping(), L.Flatten(), L.Dense(3)]))
+
+
+@pytest.fixture
+def own_inverse(monkeypatch):
+    """An inverse of that layer, forgotten after the test."""
+    monkeypatch.setattr("mipin_keras.inverse.rules._INVERSES", dict(mipin_keras.inverse.rules._INVERSES))
+
+    @mipin_keras.register_inverse(Keeping)
+    class Halving(mipin_keras.Inverse):
+        def source(self, signal, record, weights):
+            return signal
+
+
+def test_a_variable_that_keras_does_not_list_belongs_to_the_model(own_inverse, tmp_path):
+    model = keeping()
+    assert [v.name for v in fingerprint.variables(ModelGraph(model))[len(model.weights) :]] == ["Variable:0"]
+    analyzer = made("mipin", model).fit(X)
+    path = analyzer.save(tmp_path / "fit.npz")
+    model.layers[1].own[0].assign(-3.0)
+    with pytest.raises(NotFittedError, match=STALE):
+        analyzer.analyze(X)
+    with pytest.raises(ValueError, match="its weights are others"):
+        load_analyzer(path, model)
+    model.layers[1].own[0].assign(1.0)
+    assert analyzer.analyze(X).tobytes() == load_analyzer(path, model).analyze(X).tobytes()
+
+
+def test_a_saved_fit_has_the_probe_of_its_fit(own_inverse, tmp_path):
+    model = keeping()
+    analyzer = made("mipin", model).fit(X)
+    model.layers[1].offset = 5.0
+    for call in (lambda: analyzer.save(tmp_path / "fit.npz"), lambda: analyzer.fit(X, classes=[0])):
+        with pytest.raises(NotFittedError, match="it computes something else on the same input"):
+            call()
+    model.layers[1].offset = 0.0
+    assert analyzer.save(tmp_path / "fit.npz").is_file()

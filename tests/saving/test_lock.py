@@ -82,7 +82,10 @@ def test_a_process_of_another_host_is_gone_when_it_has_been_silent_for_an_hour(t
         assert (tmp_path / lock.NAME).stat().st_mtime == 1
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "host": "", "began": ""}'])
+TEXTS = ["", "{", "[]", '{"pid": 1}', '{"pid": "x", "host": "", "began": ""}', '{"pid": Infinity}', "[" * 99_999]
+
+
+@pytest.mark.parametrize("text", TEXTS, ids=range(len(TEXTS)))
 def test_a_lock_that_says_nothing_is_stale_once_it_is_not_just_being_written(tmp_path, text):
     (tmp_path / lock.NAME).write_text(text)
     with pytest.raises(ValueError, match="another process, which has just begun"):

@@ -98,7 +98,7 @@ HARMFUL = {
     "a header of another format": {"header.npy": header_of(), "a.npy": b"\x93NUMPY\x09\x00" + b"\0" * 100},
     "another member": {"header.npy": header_of(), "a.npy": array_of("(1,)"), "b.npy": array_of("(0,)")},
     "a member that is no array": {"header.npy": header_of(), "a.txt": b"hello"},
-    "a deep header": {"header.npy": header_of(about=[]).replace(b"[", b"[" * 1)},
+    "a header that is deep": {"header.npy": array_of("()", "<U200000", np.array("[" * 200_000).tobytes())},
 }
 
 
@@ -222,3 +222,51 @@ def test_a_file_that_was_changed_is_refused_or_gives_the_same_bits(mutation, sav
     refused = [refused_or_the_same(saved, content, tmp_path / "changed.npz") for content in changed]
     # A swap of equal members, and a flip in what no reader looks at, such as a time, change nothing.
     assert sum(refused) >= (200 if mutation in (truncate, drop_or_add_a_member) else 150)
+
+
+def big(header):
+    header["probe"]["outputs"][0][0] = 10**400
+
+
+def endless(header):
+    header["about"]["fitted"] = [0, 1e400]
+
+
+CRAFTED = {
+    "a probe of numbers that no float holds": big,
+    "a probe that is none": lambda header: header.update(probe=[1]),
+    "an option that cannot be": lambda header: header["options"].update(ridge=-1),
+    "an unknown option": lambda header: header["options"].update(lambda_=1),
+    "an unknown name": lambda header: header.update(name="unheard"),
+    "classes that are none": endless,
+    "a report of something else": lambda header: header["about"].update(fit_report=[{}]),
+    "a report of a layer that is none": lambda header: header["about"].update(fit_report=[{"layer": "x", "class": 0}]),
+    "a report that is none": lambda header: header["about"].update(fit_report=5),
+    "no fingerprint": lambda header: header.update(fingerprint=None),
+}
+
+
+@pytest.mark.parametrize("kind", CRAFTED)
+def test_a_crafted_header_is_one_error_that_names_the_file(kind, saved, tmp_path):
+    analyzer, content, _, _ = saved
+    (tmp_path / "good.npz").write_bytes(content)
+    with npz.Reader(tmp_path / "good.npz") as file:
+        header = {key: value for key, value in file.header.items() if key not in ("members", "digest")}
+        arrays = file.arrays(file.shapes)
+    CRAFTED[kind](header)
+    npz.write(tmp_path / "crafted.npz", header, arrays)
+    with pytest.raises(ValueError, match=r"crafted\.npz"):
+        load_analyzer(tmp_path / "crafted.npz", analyzer.model)
+
+
+@pytest.mark.parametrize("octave", [float("inf"), 5000, "x", 10**400])
+def test_crafted_octaves_are_refused(octave, tmp_path):
+    analyzer = create_analyzer("pattern.net", mlp(), verbose=0).fit(samples((12,), 40))
+    with npz.Reader(analyzer.save(tmp_path / "good.npz")) as file:
+        header = {key: value for key, value in file.header.items() if key not in ("members", "digest")}
+        arrays = file.arrays(file.shapes)
+    numbers = {analyzer.graph.output, *(n for step in analyzer.steps for n in step.inputs)}
+    octaves = {str(n): octave * n if isinstance(octave, int) and octave < 10**6 else octave for n in numbers}
+    npz.write(tmp_path / "crafted.npz", header | {"about": {"octaves": octaves}}, arrays)
+    with pytest.raises(ValueError, match=r"crafted\.npz"):
+        load_analyzer(tmp_path / "crafted.npz", analyzer.model)
