@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from .. import walk
 from ..graph import ModelGraph, Step, TensorNumber
+from .held_weights import is_keras_variable
 
 # Whose functions and classes are known by their names.
 _LIBRARIES = frozenset({"builtins", "functools", "keras", "math", "numpy", "operator", "tensorflow", "tf_keras"})
@@ -73,7 +74,7 @@ def variables(graph: ModelGraph) -> list[Any]:
         if id(value) in met:
             return
         met.add(id(value))
-        if isinstance(value, keras.Variable | tf.Variable):
+        if is_keras_variable(value) or isinstance(value, tf.Variable):
             if id(value) not in own and id(getattr(value, "value", None)) not in own:
                 found.setdefault(id(value), value)
         elif isinstance(value, keras.layers.Layer):
@@ -184,7 +185,7 @@ class _Description:
             return self._function(value)
         if isinstance(value, keras.Operation):  # a layer among a layer's settings
             return [type(value).__name__, self.settings(value)]
-        if isinstance(value, np.ndarray | tf.Tensor | tf.Variable | keras.Variable):
+        if is_keras_variable(value) or isinstance(value, np.ndarray | tf.Tensor | tf.Variable):
             return self._array(np.asarray(keras.ops.convert_to_numpy(value)))
         return [type(value).__name__, str(value) if isinstance(value, tf.DType | np.dtype | bytes) else None]
 
@@ -249,12 +250,18 @@ class _Description:
 
 
 def _config(layer: Any) -> dict[str, Any]:
-    """The layer's configuration; where it has none, what it keeps of the arguments it was made with."""
+    """The layer's configuration, and what it keeps of Keras' own arguments beside it.
+
+    Keras 3.5 leaves out the ``output_padding`` of transposed convolutions.
+    Where there is no configuration, it is what the layer keeps of all its
+    arguments.
+    """
+    names = _defaults(type(layer))
     try:
-        return layer.get_config()
+        found = layer.get_config()
     except Exception:  # it has arguments or activations that Keras cannot write, each in a way of its own
-        names = [name for base in type(layer).__mro__ for name in _parameters(base)]
-        return {name: getattr(layer, name) for name in dict.fromkeys(names) if hasattr(layer, name)}
+        found, names = {}, {name: None for base in type(layer).__mro__ for name in _parameters(base)}
+    return {name: getattr(layer, name) for name in names if hasattr(layer, name)} | found
 
 
 @functools.lru_cache(maxsize=512)
@@ -295,8 +302,8 @@ def _is_constant(value: Any, depth: int = 4) -> bool:
     if isinstance(value, tuple | list | dict):
         held = value.values() if isinstance(value, dict) else value
         return depth > 0 and all(_is_constant(entry, depth - 1) for entry in held)
-    plain = (bool, int, float, str, np.number, np.ndarray, tf.Tensor, tf.Variable, keras.Variable)
-    return value is None or isinstance(value, plain) or _is_function(value)
+    plain = (bool, int, float, str, np.number, np.ndarray, tf.Tensor, tf.Variable)
+    return value is None or isinstance(value, plain) or is_keras_variable(value) or _is_function(value)
 
 
 def _names(code: types.CodeType) -> list[str]:

@@ -71,8 +71,13 @@ class HeldWeights:
         return self._digests[i]
 
 
+def is_keras_variable(value: Any) -> bool:
+    """Whether it is a variable of Keras; not by ``keras.Variable``, which Keras 3.5 makes none of its own of."""
+    return type(value).__name__ == "Variable" and type(value).__module__.startswith("keras.")
+
+
 def _tensorflows(variable: Any) -> Any:
-    return variable.value if isinstance(variable, keras.Variable) else variable
+    return variable.value if is_keras_variable(variable) else variable
 
 
 def _address(tensor: tf.Tensor) -> int | None:

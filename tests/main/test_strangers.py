@@ -33,7 +33,7 @@ def evil(tmp_path):
 @pytest.mark.parametrize("ending", ["keras", "h5"])
 def test_a_models_code_is_not_run(ending, evil, run):
     folder, trace = evil
-    assert refused(run(model=folder / f"evil.{ending}"), f"evil.{ending}", "--trust-model", "Lambda")
+    assert refused(run(model=folder / f"evil.{ending}"), f"evil.{ending}", "--trust-model", "code")
     assert not trace.exists()
 
 
