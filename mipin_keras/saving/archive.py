@@ -12,7 +12,7 @@ import numpy as np
 
 from .._version import __version__
 from ..graph import ModelGraph
-from . import fingerprint, legacy, npz
+from . import fingerprint, legacy, npz, probe
 from .identity import ModelIdentity
 from .npz import DamagedFileError
 
@@ -179,7 +179,7 @@ def model_differences(header: dict[str, Any], graph: ModelGraph, identity: Model
 
 def _agree(found: Any, here: dict[str, Any] | None) -> bool:
     try:
-        return fingerprint.agree(found, here)
+        return probe.agree(found, here)
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError):  # not what a probe is
         return False
 

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from ..checks import NotFittedError
 from ..graph import ModelGraph
-from . import fingerprint
+from . import fingerprint, probe
 from .held_weights import HeldWeights
 
 
@@ -21,7 +21,7 @@ class ModelIdentity:
 
     Attributes:
         fingerprint: See :func:`mipin_keras.saving.fingerprint.fingerprint`.
-        probe: See :func:`mipin_keras.saving.fingerprint.probe`.
+        probe: See :func:`mipin_keras.saving.probe.probe`.
         weights: The weights, held.
     """
 
@@ -29,7 +29,7 @@ class ModelIdentity:
         self._graph = graph
         self.weights = HeldWeights(fingerprint.variables(graph))
         self.fingerprint = fingerprint.fingerprint(graph)
-        self.probe = fingerprint.probe(graph)
+        self.probe = probe.probe(graph)
         # Of the ways to give a layer other variables the one that Keras has itself, and that leaves its old ones as
         # they are; it is looked at in every call, the list of all variables, which takes longer, before a save.
         self._adaptable = [step.layer for step in graph.steps if hasattr(step.layer, "lora_enabled")]
@@ -70,7 +70,7 @@ class ModelIdentity:
             )
         here = fingerprint.structure(self._graph) | {"weights": self.fingerprint["weights"]}
         found = fingerprint.differences(self.fingerprint, here)
-        if not found and not fingerprint.agree(self.probe, fingerprint.probe(self._graph)):
+        if not found and not probe.agree(self.probe, probe.probe(self._graph)):
             found = ["it computes something else on the same input"]
         if found:
             raise NotFittedError(f"the model has changed since the fit ({'; '.join(found)}): fit again")

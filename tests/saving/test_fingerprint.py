@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 from mipin_keras.graph import ModelGraph
-from mipin_keras.saving import fingerprint, legacy
+from mipin_keras.saving import fingerprint, legacy, probe
 from tests.networks import cnn, mlp, with_weights
 
 L, ops = keras.layers, keras.ops
@@ -195,39 +195,39 @@ def test_a_model_saved_and_loaded_does_not_differ(name, ending, tmp_path):
     model.save(tmp_path / f"model.{ending}")
     loaded = keras.models.load_model(tmp_path / f"model.{ending}", safe_mode=False)
     found = fingerprint.differences(print_of(model), print_of(loaded))
-    assert found == [] and fingerprint.agree(
-        fingerprint.probe(ModelGraph(model)), fingerprint.probe(ModelGraph(loaded))
+    assert found == [] and probe.agree(
+        probe.probe(ModelGraph(model)), probe.probe(ModelGraph(loaded))
     )
 
 
 def test_what_no_configuration_says_shows_on_the_probe():
     one, other = (ModelGraph(model_of(Hidden(factor))) for factor in (2.0, 2.001))
     assert fingerprint.differences(fingerprint.fingerprint(one), fingerprint.fingerprint(other)) == []
-    probes = [fingerprint.probe(graph) for graph in (one, one, other)]
-    assert probes[0] == probes[1] and fingerprint.agree(probes[0], probes[1])
-    assert not fingerprint.agree(probes[0], probes[2])
+    probes = [probe.probe(graph) for graph in (one, one, other)]
+    assert probes[0] == probes[1] and probe.agree(probes[0], probes[1])
+    assert not probe.agree(probes[0], probes[2])
 
 
 def test_a_probe_is_of_the_logits_on_three_samples_and_within_what_the_model_takes():
     model = mlp(head="softmax")
-    found = fingerprint.probe(ModelGraph(model))
+    found = probe.probe(ModelGraph(model))
     assert np.shape(found["outputs"]) == (3, 4) and found["exact"]
     assert np.abs(np.sum(found["outputs"], axis=1) - 1).min() > 1e-3  # before the softmax
     tokens = keras.Input((5,))
     text = keras.Model(tokens, L.Dense(2)(L.GlobalAveragePooling1D()(L.Embedding(7, 3)(tokens))))
-    assert np.isfinite(fingerprint.probe(ModelGraph(text))["outputs"]).all()
-    assert np.shape(fingerprint.probe(ModelGraph(mlp(units=3000)))["outputs"]) == (3, 1024)
+    assert np.isfinite(probe.probe(ModelGraph(text))["outputs"]).all()
+    assert np.shape(probe.probe(ModelGraph(mlp(units=3000)))["outputs"]) == (3, 1024)
 
 
 def test_probes_agree_up_to_rounding_and_on_what_is_not_finite():
     one = {"outputs": [[1.0, -200.0]], "exact": True}
     near, far = {"outputs": [[1.01, -200.0]], "exact": True}, {"outputs": [[1.1, -200.0]], "exact": True}
-    assert fingerprint.agree(one, near) and not fingerprint.agree(one, far)
-    assert fingerprint.agree(one, far | {"exact": False})  # on a GPU
+    assert probe.agree(one, near) and not probe.agree(one, far)
+    assert probe.agree(one, far | {"exact": False})  # on a GPU
     odd = {"outputs": [[np.nan, -200.0]], "exact": True}
-    assert fingerprint.agree(odd, odd) and not fingerprint.agree(one, odd)
-    assert not fingerprint.agree(one, {"outputs": [[1.0]], "exact": True})
-    assert fingerprint.agree(None, one) and fingerprint.agree(one, None)
+    assert probe.agree(odd, odd) and not probe.agree(one, odd)
+    assert not probe.agree(one, {"outputs": [[1.0]], "exact": True})
+    assert probe.agree(None, one) and probe.agree(one, None)
 
 
 def test_code_that_another_python_compiled_is_left_to_the_probe():
@@ -387,5 +387,5 @@ def test_constants_that_code_reads_are_part_of_it(build):
 
 def test_each_sample_of_a_probe_is_held_against_its_own_size():
     one = {"outputs": [[1.0, 2.0], [100.0, 200.0]], "exact": True}
-    assert not fingerprint.agree(one, {"outputs": [[1.01, 2.0], [100.0, 200.0]], "exact": True})
-    assert fingerprint.agree(one, {"outputs": [[1.0, 2.0], [100.01, 200.0]], "exact": True})
+    assert not probe.agree(one, {"outputs": [[1.01, 2.0], [100.0, 200.0]], "exact": True})
+    assert probe.agree(one, {"outputs": [[1.0, 2.0], [100.01, 200.0]], "exact": True})

@@ -1,0 +1,58 @@
+"""The probe: what a model computes on fixed samples, for what stands in no configuration, code or weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from .. import walk
+from ..graph import ModelGraph
+
+# Outputs that are kept, of each sample.
+_OUTPUTS = 1024
+
+
+def probe(graph: ModelGraph) -> dict[str, Any] | None:
+    """What the model computes on three fixed samples: normal, between 0 and 1, and between 0 and 255.
+
+    Returns:
+        For JSON: ``outputs``, the logits, at most 1,024 of each sample;
+        ``exact``, whether rounding is all that may differ elsewhere. None
+        where the model does not take such samples.
+    """
+    try:
+        logits = walk.forward(graph, tf.constant(_samples(graph)))[graph.output]
+        outputs = np.asarray(tf.cast(logits, tf.float32))
+    except Exception:  # a model of the user's may refuse in any way what it was not made for
+        return None
+    units = np.unique(np.linspace(0, outputs.shape[1] - 1, _OUTPUTS).round().astype(int))
+    exact = "GPU" not in logits.device and logits.dtype.size >= 4
+    return {"outputs": outputs[:, units].tolist(), "exact": exact}
+
+
+def agree(found: dict[str, Any] | None, here: dict[str, Any] | None) -> bool:
+    """Whether two probes are of one model, up to rounding; where there is none, nothing speaks against it."""
+    if found is None or here is None:
+        return True
+    one, other = np.asarray(found["outputs"], float), np.asarray(here["outputs"], float)
+    # Half precision, and the TF32 of GPUs, keep three digits.
+    tolerance = 1e-4 if found.get("exact") and here.get("exact") else 2e-2
+    if one.shape != other.shape or one.ndim != 2 or (np.isfinite(one) != np.isfinite(other)).any():
+        return False
+    one, other = np.nan_to_num(one, posinf=0, neginf=0), np.nan_to_num(other, posinf=0, neginf=0)
+    # Each sample by itself: what differs for small inputs may be lost beside the outputs for large ones.
+    return bool((np.abs(one - other).max(axis=1) <= tolerance * np.abs(other).max(axis=1)).all())
+
+
+def _samples(graph: ModelGraph) -> np.ndarray:
+    shape = [size or 64 for size in graph.shapes[graph.input]]
+    rng = np.random.default_rng(20210715)
+    tables = [s.layer.input_dim for s in graph.all_steps if isinstance(s.layer, keras.layers.Embedding)]
+    if tables or keras.backend.is_int_dtype(graph.model.inputs[0].dtype):
+        samples = rng.integers(0, min([*tables, 128]), (3, *shape))
+    else:
+        samples = np.stack([rng.normal(size=shape), rng.random(shape), 255 * rng.random(shape)])
+    return samples.astype(keras.backend.standardize_dtype(graph.model.inputs[0].dtype))
