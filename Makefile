@@ -1,6 +1,6 @@
 # make demo    train a small network on real digits, explain it with MIP-IN: demo_output/
 # make test    the tests; make test ARGS="-m slow" the long ones, ARGS="-k plot -x" and the like for pytest
-# make lint    ruff and mypy
+# make lint    ruff, mypy and import-linter
 # make clean   remove the environment and all that the commands above wrote
 #
 # The environment is made once, in .venv, and anew when setup.py changes. PYTHON=python3.12 chooses the Python that
@@ -56,6 +56,7 @@ test: $(STAMP)
 lint: $(LINT_STAMP)
 	$(RUN) -m ruff check .
 	$(RUN) -m mypy
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 # iNNvestigate's pins, Python < 3.12 among them, are stale: with tf-keras and future beside it, it runs on all that
 # setup.py allows. The stamp is written last: what an interrupted or failed install leaves is removed by the next make.

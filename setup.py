@@ -33,13 +33,13 @@ setup(
     ],
     extras_require={
         "test": TEST,
-        "dev": [*TEST, "ruff>=0.6"],
+        "dev": [*TEST, "import-linter>=2.17", "ruff>=0.6"],
         # What the real iNNvestigate needs beside it. Its own pins (Python < 3.12, TensorFlow < 2.15, NumPy < 2)
         # are stale and would undo the ones above, so it comes separately:
         # pip install --no-deps --ignore-requires-python innvestigate==2.1.2
         "innvestigate": ["tf-keras>=2.17", "future>=1.0"],
     },
-    entry_points={"console_scripts": ["mipin = mipin_keras.__main__:main"]},
+    entry_points={"console_scripts": ["mipin = mipin_keras.cli.main:main"]},
     classifiers=[
         "Development Status :: 3 - Alpha",
         "Intended Audience :: Developers",

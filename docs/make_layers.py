@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 
 import mipin_keras
-from mipin_keras.baselines import rules
+from mipin_keras.baselines.lrp import rules
 
 PAGE = pathlib.Path(__file__).parent / "layers.md"
 SHAPES = {
@@ -114,8 +114,8 @@ WITHOUT_A_ROW = """
 
 # What the rule objects are called here, by how their names begin.
 NAMES = {
-    "pull": "gradient",
-    "keep": "keep",
+    "vjp": "gradient",
+    "pass_through": "keep",
     "in_equal_parts": "equal parts",
     "past_gate.": "signal takes all",
     "Gated(": "signal takes all",

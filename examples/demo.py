@@ -19,8 +19,8 @@ from sklearn.datasets import load_digits
 from sklearn.model_selection import train_test_split
 
 import mipin_keras
-from mipin_keras import plot
 from mipin_keras.metrics import Completeness, completeness
+from mipin_keras.plotting import plot
 from reproduce_paper.models import mlp_m
 
 SEED = 0

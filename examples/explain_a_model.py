@@ -12,8 +12,8 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import mipin_keras
-from mipin_keras import plot
 from mipin_keras.metrics import completeness
+from mipin_keras.plotting import plot
 
 
 def main(out: pathlib.Path, epochs: int = 15, samples: int = 1500, verbose: int = 1) -> np.ndarray:

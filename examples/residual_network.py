@@ -13,7 +13,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 import mipin_keras
-from mipin_keras import plot
+from mipin_keras.plotting import plot
 
 L = keras.layers
 

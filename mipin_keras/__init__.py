@@ -9,8 +9,8 @@ See README.md, and :func:`create_analyzer`.
 from . import _safe_path  # noqa: F401 - before anything that it keeps from being found elsewhere
 from ._version import __version__
 from .analyzer import Analyzer, LayerExplanation, NotFittedError
-from .catalogue import analyzers, create_analyzer, load_analyzer, options_of, register_with_innvestigate
-from .inverse import Inverse, LearnedInverse, register_inverse
+from .mipin import Inverse, LearnedInverse, register_inverse
+from .registry import analyzers, create_analyzer, load_analyzer, options_of, register_with_innvestigate
 
 __all__ = [
     "Analyzer",

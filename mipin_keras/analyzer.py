@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import inspect
 import math
 import operator
 from collections.abc import Callable, Iterator, Sequence
@@ -13,12 +14,13 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import selection, walk
-from .batches import Batches, checked
+from . import targets
+from .channels import REDUCTIONS, check_axes, reduced
 from .checks import NotFittedError, integer, number, one_of
+from .data.batches import Batches, checked
 from .data.progress import Progress
-from .graph import ModelGraph
-from .reduction import REDUCTIONS, check_axes, reduced
+from .graph import propagation
+from .graph.model_graph import ModelGraph
 from .saving.archive import Archived
 
 #: GiB that an analysis may take beside the model, unless told otherwise.
@@ -54,7 +56,7 @@ class Analyzer(Archived):
 
     Raises:
         TypeError, ValueError: See :class:`mipin_keras.graph.ModelGraph` and
-            :func:`mipin_keras.selection.check_mode`.
+            :func:`mipin_keras.targets.check_mode`.
 
     Attributes:
         name: The name in the catalogue.
@@ -75,13 +77,23 @@ class Analyzer(Archived):
         neuron_selection_mode: str | Callable = "max_activation",
         output_layer: str | None = None,
     ):
-        selection.check_mode(neuron_selection_mode)
+        targets.check_mode(neuron_selection_mode)
         self.model = model
         self.neuron_selection_mode = neuron_selection_mode
         self.graph = ModelGraph(model, output_layer)
         self._constants: list[Any] = []
         self._sizes: dict[tuple, int] = {}
         self.options: dict[str, Any] = {"neuron_selection_mode": neuron_selection_mode, "output_layer": output_layer}
+
+    @classmethod
+    def known_options(cls) -> list[str]:
+        """The names of the options that the method takes."""
+        known: set[str] = set()
+        for base in cls.__mro__:
+            if "__init__" in vars(base) and base is not object:
+                parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+                known.update(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+        return sorted(known - cls._fixed)
 
     # Fitting
 
@@ -103,7 +115,7 @@ class Analyzer(Archived):
 
         Args:
             X: An array ``(n, *input shape)``, or any other source that
-                :class:`mipin_keras.batches.Batches` takes.
+                :class:`mipin_keras.data.batches.Batches` takes.
             y: Labels, as Keras' own fit takes them; not used. An int in this
                 place is the ``batch_size``, as in iNNvestigate.
             batch_size: Samples a batch, where ``X`` is an array.
@@ -131,7 +143,7 @@ class Analyzer(Archived):
 
     @property
     def start(self) -> int:
-        """Number of the tensor that the explanation goes down to: ``input_layer``'s, or the model's input."""
+        """Id of the tensor that the explanation goes down to: ``input_layer``'s, or the model's input."""
         layer = self.options.get("input_layer")
         return self.graph.input if layer is None else self.graph.tensor_after(layer)
 
@@ -205,7 +217,7 @@ class Analyzer(Archived):
 
             @tf.function(input_signature=[spec], autograph=False)
             def look(x: tf.Tensor) -> None:
-                made.extend(tuple(tensor.shape[1:]) for tensor in walk.forward(self.graph, x).values())
+                made.extend(tuple(tensor.shape[1:]) for tensor in propagation.forward(self.graph, x).values())
 
             look.get_concrete_function()
             shapes = made
@@ -259,19 +271,19 @@ class Analyzer(Archived):
             ValueError, TypeError, NotFittedError: As :meth:`analyze`;
                 ValueError also for layers that are unknown or not on the way.
         """
-        numbers = self._numbers(layers)
-        explain = functools.partial(self._analyze_layers, numbers=numbers)
+        tensor_ids = self._tensor_ids(layers)
+        explain = functools.partial(self._analyze_layers, tensor_ids=tensor_ids)
         most = self._batch_size(X, batch_size, memory)
         parts = list(self._parts(explain, self._input(X), neuron_selection, most))
         found = {}
-        for name in numbers:
+        for name in tensor_ids:
             attributions, sources = zip(*(part[name] for part in parts), strict=True)
             source = None if sources[0] is None else np.concatenate(sources)
             found[name] = LayerExplanation(np.concatenate(attributions), source)
         return found
 
-    def _numbers(self, layers: Sequence[str] | None) -> dict[str, int]:
-        """The number of each layer's output, by the layer's name, of those wanted or all on the way."""
+    def _tensor_ids(self, layers: Sequence[str] | None) -> dict[str, int]:
+        """The id of the tensor that each layer makes, by the layer's name, of those wanted or all on the way."""
         way = {self.start, *(step.output for step in self.graph.between(self.start))} - {self.graph.output}
         known = {name: n for name, n in sorted(self.graph.ends.items(), key=lambda end: end[1]) if n in way}
         if layers is None:
@@ -285,9 +297,9 @@ class Analyzer(Archived):
         return wanted
 
     def _analyze_layers(
-        self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
+        self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
     ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-        """By the names of ``numbers``, the attribution and the source signal at the tensor of each number."""
+        """By the names in ``tensor_ids``, the attribution and the source signal at the tensor of each id."""
         raise NotImplementedError(
             f"{self.name!r} explains the model's input and keeps nothing of the layers before it; for the layers take "
             "a method that walks back over them, such as 'gradient', 'lrp.epsilon' or 'mipin'"
@@ -307,7 +319,7 @@ class Analyzer(Archived):
 
         Args:
             X: An array ``(n, *input shape)``, or any other source that
-                :class:`mipin_keras.batches.Batches` takes; walked once.
+                :class:`mipin_keras.data.batches.Batches` takes; walked once.
             neuron: The output neuron, whatever the analyzer's
                 ``neuron_selection_mode``.
             batch_size: Samples a batch, where ``X`` is an array.
@@ -327,8 +339,8 @@ class Analyzer(Archived):
         """
         if not self.fitted:
             raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
-        if isinstance(neuron, bool) or not isinstance(neuron, int | np.integer) or not 0 <= neuron < self.graph.units:
-            raise ValueError(f"expected neuron to be an int from 0 to {self.graph.units - 1}, received {neuron!r}")
+        if isinstance(neuron, bool) or not isinstance(neuron, int | np.integer) or not 0 <= neuron < self.graph.neurons:
+            raise ValueError(f"expected neuron to be an int from 0 to {self.graph.neurons - 1}, received {neuron!r}")
         one_of("verbose", verbose, (0, 1, 2))
         analyzer, batches = self._of_index(), self.batches(X, None, batch_size, steps)
         progress = Progress(batches.steps, verbose)
@@ -367,7 +379,7 @@ class Analyzer(Archived):
 
         @tf.function(input_signature=[spec], autograph=False)
         def logits(x: tf.Tensor) -> tf.Tensor:
-            return tf.cast(walk.forward(self.graph, x)[self.graph.output], tf.float32)
+            return tf.cast(propagation.forward(self.graph, x)[self.graph.output], tf.float32)
 
         # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
         return logits.get_concrete_function()
@@ -393,7 +405,7 @@ class Analyzer(Archived):
 
     def select(self, logits: np.ndarray, neuron_selection: Any = None) -> np.ndarray:
         """The weight of each output neuron in each sample's explanation, float32 ``(n, units)``."""
-        return selection.select(logits, self.neuron_selection_mode, neuron_selection)
+        return targets.select(logits, self.neuron_selection_mode, neuron_selection)
 
     def _batched(self, function: Callable, X: Any, neuron_selection: Any, batch_size: int) -> np.ndarray:
         x, found, done = self._input(X), None, 0

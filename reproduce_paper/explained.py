@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 import mipin_keras
-from mipin_keras import plot
-from mipin_keras.reduction import reduced
+from mipin_keras.channels import reduced
+from mipin_keras.plotting import plot
 
 from . import methods
 from .gallery import Gallery

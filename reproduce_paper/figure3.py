@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from mipin_keras import plot
+from mipin_keras.plotting import plot
 
 from . import digits, report
 

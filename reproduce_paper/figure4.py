@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 import mipin_keras
-from mipin_keras import plot
 from mipin_keras.metrics import average_percentage_change
+from mipin_keras.plotting import plot
 
 from . import digits, report
 

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from mipin_keras import plot
 from mipin_keras.metrics import bootstrap_interval
+from mipin_keras.plotting import plot
 
 from . import digits, methods, report
 

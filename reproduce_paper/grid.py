@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import tensorflow as tf
 
-from mipin_keras import metrics, plot
+from mipin_keras import metrics
+from mipin_keras.plotting import plot
 
 from . import explained, gallery, methods, report
 from .photographs import Photographs

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 import mipin_keras
+from mipin_keras.channels import reduced
 from mipin_keras.metrics import bounding_box_accuracy
-from mipin_keras.reduction import reduced
 
 from .photographs import Photographs
 

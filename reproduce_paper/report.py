@@ -19,7 +19,7 @@ import numpy as np
 import tensorflow as tf
 
 import mipin_keras
-from mipin_keras import plot
+from mipin_keras.plotting import plot
 from mipin_keras.saving.atomic import written
 
 if TYPE_CHECKING:

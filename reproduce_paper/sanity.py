@@ -11,8 +11,8 @@ import keras
 import numpy as np
 
 import mipin_keras
+from mipin_keras.channels import reduced
 from mipin_keras.metrics import cascading, similarity
-from mipin_keras.reduction import reduced
 
 from . import data, gallery, methods, models, report, sanity_page
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mipin_keras import plot
+from mipin_keras.plotting import plot
 
 from . import report
 

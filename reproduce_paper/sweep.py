@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import mipin_keras
+from mipin_keras.channels import reduced
 from mipin_keras.metrics import bounding_box_accuracy, centre_prior
-from mipin_keras.reduction import reduced
 
 from . import gallery, methods, photo_models, report
 from .methods import Reading

@@ -3,8 +3,8 @@
 import keras
 import numpy as np
 
-from mipin_keras.graph import ModelGraph
-from mipin_keras.inverse.rules import make_inverse
+from mipin_keras.graph.model_graph import ModelGraph
+from mipin_keras.mipin.inverse import make_inverse
 
 
 def with_weights(model, seed=0):
@@ -62,6 +62,7 @@ def residual(shape=(7, 6, 2), filters=3, units=3, seed=3):
 NEEDED = {
     "lrp": {"rule": "Epsilon"},
     "lrp.alpha_beta": {"alpha": 2.0},
+    "lrp.epsilon_gamma_box": {"low": -10.0, "high": 10.0},
     "deep_taylor.bounded": {"low": -10.0, "high": 10.0},
 }
 

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 import pytest
 
-from mipin_keras import Analyzer, NotFittedError, catalogue, create_analyzer, load_analyzer
+from mipin_keras import Analyzer, NotFittedError, create_analyzer, load_analyzer, registry
 from mipin_keras.saving import archive, npz
 from tests.networks import cnn, mlp, samples
 
@@ -34,7 +34,7 @@ class Scaled(Analyzer):
 
 @pytest.fixture
 def scaled(monkeypatch):
-    monkeypatch.setitem(catalogue.ANALYZERS, "scaled", Scaled)
+    monkeypatch.setitem(registry.ANALYZERS, "scaled", Scaled)
     return Scaled(mlp(), neuron_selection_mode="index")
 
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mipin_keras import analyzers, create_analyzer, options_of, walk
-from mipin_keras.graph import ModelGraph
+from mipin_keras import analyzers, create_analyzer, options_of
+from mipin_keras.graph import propagation
+from mipin_keras.graph.model_graph import ModelGraph
 from tests.networks import NEEDED, close
 
 # Pixels a side, as few as a network takes, and the layer that MIP-IN goes down to.
@@ -113,7 +114,7 @@ EACH = pytest.mark.parametrize("network", [pytest.param(name, marks=mark(name)) 
 @EACH
 def test_the_walk_gives_what_the_model_predicts(network):
     graph = ModelGraph(network.model)
-    logits = np.asarray(walk.forward(graph, tf.constant(network.x))[graph.output])
+    logits = np.asarray(propagation.forward(graph, tf.constant(network.x))[graph.output])
     assert graph.stripped and logits.shape == (8, 5) and (logits.std(axis=0) > 0.1).all()
     # The logarithm of a softmax is the logits up to a constant. Both run operation by operation: so deep a random
     # network makes 1e-3 of a rounding in its first layers, and predict() adds in another order.

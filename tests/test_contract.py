@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from mipin_keras import NotFittedError, analyzers, catalogue, create_analyzer, load_analyzer
+from mipin_keras import NotFittedError, analyzers, create_analyzer, load_analyzer, registry
 from tests.networks import NEEDED, close, cnn, mlp, residual, samples
 
 # Options that keep a fit short, where an analyzer has them.
@@ -21,7 +21,7 @@ CASES = [(name, kind) for name in OURS for kind in MODELS if kind not in NOT_FOR
 
 
 def made(name, model, **options):
-    quick = {key: value for key, value in QUICK.items() if key in catalogue.options_of(name)}
+    quick = {key: value for key, value in QUICK.items() if key in registry.options_of(name)}
     return create_analyzer(name, model, **(quick | NEEDED.get(name, {}) | options))
 
 
@@ -101,7 +101,7 @@ def test_several_neurons_at_once_sum_up(case, tmp_path, mode):
     if mode == "all":
         assert made_so.analyze(few).shape == few.shape
         return
-    units = analyzer.graph.units
+    units = analyzer.graph.neurons
     single = [made_so.analyze(few, unit) for unit in range(units)]
     assert close(made_so.analyze(few, [i % units for i in range(6)]), [single[i % units][i] for i in range(6)], 1e-5)
     for wrong in (-1, units, [0, 1], "0", 1.0, None):
@@ -146,7 +146,7 @@ def test_layers_on_the_way(once):
                 assert type(part) is np.ndarray and part.dtype == np.float32 and part.shape == (9, *shape)
                 assert np.isfinite(part).all() and part.std() > 0
     assert close(found[first].attribution, analyzer.analyze(x), 1e-5)
-    if "input_layer" in catalogue.options_of(analyzer.name):
+    if "input_layer" in registry.options_of(analyzer.name):
         alone = made(analyzer.name, analyzer.model, input_layer="pool").fit(samples((7, 6, 2), 40)).analyze(x)
         assert close(found["pool"].attribution, alone, 1e-5)
 
@@ -190,7 +190,7 @@ def test_bad_input_is_refused(name):
 
 @pytest.mark.parametrize("name", OURS)
 def test_what_is_public_is_documented(name):
-    kind = catalogue.ANALYZERS[name]
+    kind = registry.ANALYZERS[name]
     assert inspect.getdoc(kind)
     for method in ("fit", "fit_generator", "analyze", "analyze_layers", "analyze_class", "save", "load", "logits"):
         assert inspect.getdoc(getattr(kind, method)), method

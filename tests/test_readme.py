@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import mipin_keras
-from mipin_keras.inverse import rules
+from mipin_keras.mipin import inverse as rules
 from tests.networks import cnn
 
 README = (pathlib.Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -38,7 +38,7 @@ def test_its_python_runs(tmp_path, monkeypatch, rng, own_inverses):
 def test_it_has_every_option_with_its_default():
     table = dict(re.findall(r"^\| `(\w+)` \| `(.*?)` \|", README, re.MULTILINE))
     assert sorted(table) == mipin_keras.options_of("mipin")
-    defaults = inspect.signature(mipin_keras.inverse.MIPIN.__init__).parameters
+    defaults = inspect.signature(mipin_keras.mipin.MIPIN.__init__).parameters
     for name, shown in table.items():
         assert eval(shown) == defaults[name].default, name
 

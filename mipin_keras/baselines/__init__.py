@@ -3,42 +3,25 @@
 from __future__ import annotations
 
 from ..analyzer import Analyzer
-from . import deep_taylor, gradcam, gradient, lrp, pattern, rectified, relevance
-from .innvestigate import INNVESTIGATE
+from . import deep_taylor, grad_cam, gradient, rectified
+from .lrp import analyzer as lrp
+from .patterns import analyzer as patterns
 
+_METHODS: tuple[type[Analyzer], ...] = (
+    gradient.Gradient,
+    gradient.InputTimesGradient,
+    gradient.IntegratedGradients,
+    gradient.SmoothGrad,
+    rectified.Deconvnet,
+    rectified.GuidedBackprop,
+    *lrp.ANALYZERS.values(),
+    deep_taylor.DeepTaylor,
+    deep_taylor.BoundedDeepTaylor,
+    patterns.PatternNet,
+    patterns.PatternAttribution,
+    grad_cam.GradCAM,
+)
 #: The methods by name.
-BASELINES: dict[str, type[Analyzer]] = {
-    kind.name: kind
-    for kind in (
-        gradient.Gradient,
-        gradient.InputTimesGradient,
-        gradient.IntegratedGradients,
-        gradient.SmoothGrad,
-        rectified.Deconvnet,
-        rectified.GuidedBackprop,
-        lrp.LRP,
-        relevance.LRPZ,
-        relevance.LRPEpsilon,
-        relevance.LRPWSquare,
-        relevance.LRPFlat,
-        relevance.LRPAlphaBeta,
-        relevance.LRPAlpha2Beta1,
-        relevance.LRPAlpha2Beta1IgnoreBias,
-        relevance.LRPAlpha1Beta0,
-        relevance.LRPAlpha1Beta0IgnoreBias,
-        relevance.LRPZPlus,
-        relevance.LRPZPlusFast,
-        relevance.LRPSequentialPresetA,
-        relevance.LRPSequentialPresetB,
-        relevance.LRPSequentialPresetAFlat,
-        relevance.LRPSequentialPresetBFlat,
-        relevance.LRPSequentialPresetBFlatUntilIdx,
-        deep_taylor.DeepTaylor,
-        deep_taylor.BoundedDeepTaylor,
-        pattern.PatternNet,
-        pattern.PatternAttribution,
-        gradcam.GradCAM,
-    )
-} | INNVESTIGATE
+BASELINES: dict[str, type[Analyzer]] = {method.name: method for method in _METHODS}
 
 __all__ = ["BASELINES"]

@@ -2,56 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kinds, selection, walk
+from .. import targets
 from ..analyzer import Analyzer
-from ..graph import Step
-from ..walk import Pass
-
-Rule = Callable[[Step, Pass, tf.Tensor], "tf.Tensor | tuple[tf.Tensor, ...]"]
+from ..checks import one_of
+from ..graph import propagation, step_types
+from ..graph.model_graph import Step
+from .tables import Entry, PerGate, PerStep, Rule
 
 # What the option ``activations`` of the methods for ReLU networks may be.
 ACTIVATIONS = ("relu", "any")
 
 
-def pull(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """The rule of the gradient: the step's vector-Jacobian product."""
-    return seen.pull(signal)
-
-
-def keep(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
-    """The rule that leaves the signal as it is."""
-    return signal
-
-
-def in_equal_parts(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """The gradient of a mean, for a sum over axes: behind a scaling by one over the count they are the same."""
-    count = tf.size(seen.inputs[0]) / tf.size(seen.output)
-    return seen.pull(signal / tf.cast(count, signal.dtype))
-
-
-def past_gate(gate: int) -> Rule:
-    """The rule of a product that carries the gradient to all but the tensor of the number ``gate``."""
-
-    def rule(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pulled = zip(dict.fromkeys(step.inputs), seen.pull(signal), strict=True)
-        return tuple(tf.zeros_like(part) if number == gate else part for number, part in pulled)
-
-    return rule
-
-
 class BackwardAnalyzer(Analyzer):
     """A method that walks back from the explained output to the input, with one rule a step.
 
-    A subclass says which :meth:`rule` a step gets, and, where it is not the
-    output's value, where the walk starts (:meth:`head`) and what becomes of
-    the signal that arrives (:meth:`finish`).
+    A subclass says in its :attr:`table` which rule a step gets, and, where it
+    is not the output's value, where the walk starts (:meth:`head`) and what
+    becomes of the signal that arrives (:meth:`finish`).
 
     Args:
         model, neuron_selection_mode, output_layer: See
@@ -72,6 +47,8 @@ class BackwardAnalyzer(Analyzer):
 
     steps: list[Step]
     rules: dict[int, Rule]
+    #: Between what values the input must lie, an :class:`~.lrp.input_bounds.InputBounds`; None for any.
+    bounds: Any = None
 
     def __init__(
         self,
@@ -94,9 +71,23 @@ class BackwardAnalyzer(Analyzer):
 
     # What a method is made of
 
+    @property
+    def table(self) -> Mapping[str, Entry]:
+        """The rule of each step type (:mod:`mipin_keras.graph.step_types`) that the method is defined for."""
+        return {}
+
     def rule(self, step: Step) -> Rule | None:
         """The rule of a step; None where the method is not defined for it."""
-        raise NotImplementedError
+        entry = self._table.get(step_types.of(step) or "")
+        if isinstance(entry, PerStep):
+            return entry.make(step)
+        if isinstance(entry, PerGate):
+            return entry.make(self.gates[step.index]) if step.index in self.gates else None
+        return entry
+
+    @functools.cached_property
+    def _table(self) -> Mapping[str, Entry]:
+        return self.table
 
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         """Where the walk starts, ``(n, units)``: the output's value, as in iNNvestigate.
@@ -111,10 +102,11 @@ class BackwardAnalyzer(Analyzer):
         """The map, from the signal that arrived and the tensor that it arrived at."""
         return signal
 
-    @property
+    @functools.cached_property
     def gates(self) -> dict[int, int]:
-        """Which input of a product gets no signal, by the step's index: where the method's rule is not the gradient."""
-        return {}
+        """Which input of a product gets no signal, by the step's index: where the method has a rule for gates."""
+        has_rule = isinstance(self._table.get(step_types.GATE), PerGate)
+        return step_types.gates(self.graph) if has_rule else {}
 
     def advice(self, unknown: list[Step]) -> str:
         """What else may be done about steps that have no rule."""
@@ -129,7 +121,7 @@ class BackwardAnalyzer(Analyzer):
         gates, reached, found = self.gates, {self.graph.output}, []
         for step in reversed(steps):
             if step.output in reached:
-                reached.update(number for number in step.inputs if number != gates.get(step.index))
+                reached.update(tensor_id for tensor_id in step.inputs if tensor_id != gates.get(step.index))
                 found.append(step)
         if self.start not in reached:
             raise ValueError(
@@ -149,7 +141,7 @@ class BackwardAnalyzer(Analyzer):
         unknown = [step for step in steps if rules[step.index] is None]
         if unknown:
             # A method for any differentiable model always does, and LRP has a rule for every kind of step.
-            others = "" if kinds.unknown(self.graph, steps) else "'lrp.z', 'lrp.epsilon', "
+            others = "" if step_types.unknown(self.graph, steps) else "'lrp.z', 'lrp.epsilon', "
             raise ValueError(
                 f"{self.name!r} is not defined for layer {', '.join(map(_described, unknown))}; {self.advice(unknown)}"
                 f"for this model take {others}'gradient', 'input_t_gradient', 'integrated_gradients' or 'smoothgrad', "
@@ -165,25 +157,27 @@ class BackwardAnalyzer(Analyzer):
         return self._explain(x, neuron_selection, (self.start,))[0]
 
     def _analyze_layers(
-        self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
+        self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
     ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-        order = tuple(dict.fromkeys(numbers.values()))
+        order = tuple(dict.fromkeys(tensor_ids.values()))
         found = dict(zip(order, self._explain(x, neuron_selection, order), strict=True))
-        return {name: (found[number], None) for name, number in numbers.items()}
+        return {name: (found[tensor_id], None) for name, tensor_id in tensor_ids.items()}
 
-    def _explain(self, x: np.ndarray, neuron_selection: Any, numbers: tuple[int, ...]) -> list[np.ndarray]:
+    def _explain(self, x: np.ndarray, neuron_selection: Any, tensor_ids: tuple[int, ...]) -> list[np.ndarray]:
         """The maps of ``x`` at these tensors."""
-        selection.check_superfluous(self.neuron_selection_mode, neuron_selection)
+        if self.bounds is not None:
+            self.bounds.check(x)
+        targets.check_superfluous(self.neuron_selection_mode, neuron_selection)
         given = [tf.convert_to_tensor(x)]
         if self.neuron_selection_mode != "max_activation":
             given.append(tf.convert_to_tensor(self._shares(x, neuron_selection)))
-        return [found.numpy() for found in self._checked(*self._traced(len(given), numbers)(*given))]
+        return [found.numpy() for found in self._checked(*self._traced(len(given), tensor_ids)(*given))]
 
     def _shares(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         """The weights of the output neurons in the explanation of ``x``, ``(n, units)``."""
         mode = self.neuron_selection_mode
         if isinstance(mode, str) and mode != "max_activation":
-            return selection.fixed(mode, neuron_selection, len(x), self.graph.units)
+            return targets.fixed(mode, neuron_selection, len(x), self.graph.neurons)
         return self.select(self._logits(tf.convert_to_tensor(x)).numpy(), neuron_selection)
 
     def _checked(self, found: Any, finite: tf.Tensor, weights: list[tf.Tensor]) -> Any:
@@ -191,54 +185,92 @@ class BackwardAnalyzer(Analyzer):
         if self.identity is not None:
             self.identity.check(weights)
         if not finite.numpy():
-            raise ValueError(selection.NOT_FINITE)
+            raise ValueError(targets.NOT_FINITE)
         return found
 
     def _forget_traces(self) -> None:
         super()._forget_traces()
         self._traces.clear()
 
-    def _traced(self, given: int, numbers: tuple[int, ...]) -> Callable:
+    def _traced(self, given: int, tensor_ids: tuple[int, ...]) -> Callable:
         """The walk with maps at these tensors, from the samples, and from shares of the neurons if ``given`` is 2."""
-        if (given, numbers) not in self._traces:
+        if (given, tensor_ids) not in self._traces:
 
             @tf.function(input_signature=self._signature[:given], autograph=False)
             def explain(x: tf.Tensor, shares: tf.Tensor | None = None) -> tuple:
                 # The weights that this call reads go out with the maps: read for themselves they would cost more.
                 weights = [] if self.identity is None else self.identity.weights.read()
-                return (*self._walk(x, shares, numbers), weights)
+                return (*self._walk(x, shares, tensor_ids), weights)
 
-            self._traces[given, numbers] = explain.get_concrete_function()
-        return self._traces[given, numbers]
+            self._traces[given, tensor_ids] = explain.get_concrete_function()
+        return self._traces[given, tensor_ids]
 
     @property
     def _signature(self) -> list[tf.TensorSpec]:
         graph = self.graph
         return [
             tf.TensorSpec((None, *graph.shapes[graph.input]), graph.model.inputs[0].dtype),
-            tf.TensorSpec((None, graph.units), tf.float32),
+            tf.TensorSpec((None, graph.neurons), tf.float32),
         ]
 
     def _walk(
-        self, x: tf.Tensor, shares: tf.Tensor | None, numbers: tuple[int, ...]
+        self, x: tf.Tensor, shares: tf.Tensor | None, tensor_ids: tuple[int, ...]
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
         """Forward and back, in one graph: the maps at tensors on the way, and whether the logits were finite."""
-        tensors, seen = walk.passes(self.graph, x, self.steps)
+        tensors, trace = propagation.forward_with_traces(self.graph, x, self.steps)
         logits = tensors[self.graph.output]
         logits = tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
-        shares = selection.largest(logits) if shares is None else shares
+        shares = targets.largest(logits) if shares is None else shares
         signal = self.head(logits, tf.cast(shares, logits.dtype))
-        arrived = walk.backward(
-            self.graph, self.steps, seen, signal, lambda step, *rest: self.rules[step.index](step, *rest), keep=numbers
+        arrived = propagation.backward(
+            self.graph,
+            self.steps,
+            trace,
+            signal,
+            lambda step, *rest: self.rules[step.index](step, *rest),
+            keep=tensor_ids,
         )
-        for number in numbers:  # what leads to gates only has no share
-            arrived.setdefault(number, tf.zeros_like(tensors[number]))
-        found = [tf.cast(self.finish(arrived[number], tensors[number]), tf.float32) for number in numbers]
+        for tensor_id in tensor_ids:  # what leads to gates only has no share
+            arrived.setdefault(tensor_id, tf.zeros_like(tensors[tensor_id]))
+        found = [tf.cast(self.finish(arrived[tensor_id], tensors[tensor_id]), tf.float32) for tensor_id in tensor_ids]
         return found, tf.reduce_all(tf.math.is_finite(logits))
 
 
+class ReLUAnalyzer(BackwardAnalyzer):
+    """A method that is defined for ReLU networks, and takes others only when it is told to.
+
+    Args:
+        model, neuron_selection_mode, output_layer, input_layer: See
+            :class:`BackwardAnalyzer`.
+        activations: ``"relu"`` refuses a model with other activations;
+            ``"any"`` gives them the rule that the method's table has for them.
+
+    Raises:
+        ValueError: As :class:`BackwardAnalyzer`; for other ``activations``.
+    """
+
+    #: What ``activations="any"`` does with other activations than ReLU, for messages.
+    lets_in: ClassVar[str] = "take the gradient of"
+
+    def __init__(self, model: keras.Model, *, activations: str = "relu", **options: Any):
+        super().__init__(model, **options)
+        one_of("activations", activations, ACTIVATIONS)
+        self.activations = activations
+        self.options["activations"] = activations
+
+    def rule(self, step: Step) -> Rule | None:
+        if step_types.of(step) == step_types.ACTIVATION and self.activations == "relu":
+            return None
+        return super().rule(step)
+
+    def advice(self, unknown: list[Step]) -> str:
+        if self.activations == "relu" and any(step_types.of(step) == step_types.ACTIVATION for step in unknown):
+            return f"give activations='any' to {self.lets_in} other activations than ReLU; "
+        return ""
+
+
 def _described(step: Step) -> str:
-    kind = kinds.kind_of(step)
+    kind = step_types.of(step)
     activation = getattr(step.layer, "activation", None)
     name = getattr(activation, "__name__", None)
     return f"{step}" if kind is None or name is None else f"{step}, {name}"

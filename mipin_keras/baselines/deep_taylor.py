@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
-import functools
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import kinds
 from ..checks import one_of
-from ..graph import Step
-from ..walk import Pass
-from . import backward
-from .bounds import BoundedInput, InputBounds
-from .rules import AlphaBeta, Gated, Standardized, Z
+from ..graph import step_types
+from ..graph.model_graph import Step
+from ..graph.propagation import StepTrace
+from .backward import ReLUAnalyzer
+from .lrp.input_bounds import BoundedInput, InputBounds
+from .lrp.nonlinear_rules import Gated, Standardized
+from .lrp.rules import AlphaBeta, Z
+from .tables import Entry, PerGate, PerStep, Rule, in_equal_parts, pass_through, vjp
 
 
-class DeepTaylor(backward.BackwardAnalyzer):
+class DeepTaylor(ReLUAnalyzer):
     """Deep Taylor decomposition of ReLU networks (Montavon et al. 2017).
 
     The explained output is rectified first: where it is negative, the map is
@@ -54,6 +56,7 @@ class DeepTaylor(backward.BackwardAnalyzer):
     """
 
     name = "deep_taylor"
+    lets_in = "keep relevance at"
     _held_at_once = 1.3
 
     def __init__(
@@ -62,53 +65,49 @@ class DeepTaylor(backward.BackwardAnalyzer):
         *,
         merge: str = "copy",
         relu: str | None = None,
-        activations: str = "relu",
         **options: Any,
     ):
         super().__init__(model, **options)
         one_of("merge", merge, ("copy", "share"))
         one_of("relu", relu, (None, "keep", "drop"))
-        one_of("activations", activations, backward.ACTIVATIONS)
-        self.merge, self.relu, self.activations = merge, relu, activations
-        self.options |= {"merge": merge, "relu": relu, "activations": activations}
-        self._not_negative = kinds.not_negative(self.graph)
+        self.merge, self.relu = merge, relu
+        self.options |= {"merge": merge, "relu": relu}
+        self._not_negative = step_types.not_negative(self.graph)
         self._prepare()
 
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(logits) * shares
 
-    @functools.cached_property
-    def gates(self) -> dict[int, int]:
-        return kinds.gates(self.graph)
+    @property
+    def table(self) -> Mapping[str, Entry]:
+        return {
+            step_types.KERNEL: PerStep(self._kernel_rule),
+            step_types.RECTIFIER: PerStep(self._rectifier_rule),
+            step_types.ACTIVATION: pass_through,
+            step_types.IDENTITY: pass_through,
+            step_types.AFFINE: pass_through,
+            step_types.STANDARDIZATION: Standardized(shares=False),
+            step_types.GATE: PerGate(Gated),
+            step_types.SUM: in_equal_parts,
+            step_types.ADD: Z() if self.merge == "share" else vjp,
+            step_types.STRUCTURE: vjp,
+            step_types.MAX: vjp,
+            step_types.AVERAGE: vjp,
+            step_types.CONCATENATE: vjp,
+            step_types.NORMALIZATION: vjp,
+        }
 
-    def advice(self, unknown: list[Step]) -> str:
-        others = self.activations == "relu" and any(kinds.kind_of(step) == kinds.ACTIVATION for step in unknown)
-        return "give activations='any' to keep relevance at other activations than ReLU; " if others else ""
+    def _kernel_rule(self, step: Step) -> Rule:
+        return AlphaBeta(bias=False, nonnegative=step.inputs[0] in self._not_negative)
 
-    def rule(self, step: Step) -> backward.Rule | None:
-        kind = kinds.kind_of(step)
-        if kind == kinds.KERNEL:
-            return AlphaBeta(bias=False, nonnegative=step.inputs[0] in self._not_negative)
-        if kind == kinds.RECTIFIER:
-            keeps = step.built_in if self.relu is None else self.relu == "keep"
-            return backward.keep if keeps else _where_active
-        if kind in (kinds.IDENTITY, kinds.SCALE) or (kind == kinds.ACTIVATION and self.activations == "any"):
-            return backward.keep
-        if kind == kinds.ADD and self.merge == "share":
-            return Z()
-        if kind == kinds.STANDARDIZATION:
-            return Standardized(shares=False)
-        if kind == kinds.GATE:
-            return Gated(self.gates[step.index]) if step.index in self.gates else None
-        if kind == kinds.AVERAGE and type(step.layer).__name__ == "Sum":
-            return backward.in_equal_parts
-        linear = (kinds.STRUCTURE, kinds.MAX, kinds.AVERAGE, kinds.CONCATENATE, kinds.NORMALIZATION, kinds.ADD)
-        return backward.pull if kind in linear else None
+    def _rectifier_rule(self, step: Step) -> Rule:
+        keeps = step.built_in if self.relu is None else self.relu == "keep"
+        return pass_through if keeps else _where_active
 
 
-def _where_active(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
+def _where_active(step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor:
     """The gradient of a ReLU, and relevance kept where a cap makes it 0."""
-    return tf.where(seen.output > 0, tf.cast(signal, seen.output.dtype), tf.zeros((), seen.output.dtype))
+    return tf.where(trace.output > 0, tf.cast(signal, trace.output.dtype), tf.zeros((), trace.output.dtype))
 
 
 class BoundedDeepTaylor(DeepTaylor):
@@ -128,21 +127,15 @@ class BoundedDeepTaylor(DeepTaylor):
     _fixed = frozenset({"input_layer"})
 
     def __init__(self, model: keras.Model, *, low: Any = None, high: Any = None, **options: Any):
-        self.bounds: InputBounds | None = None
         super().__init__(model, input_layer=None, **options)
         self.bounds = InputBounds(self.graph, low, high)
-        self._first = {step.index for step in kinds.first_kernels(self.graph, self.graph.steps)}
+        self._first = {step.index for step in step_types.first_kernel_steps(self.graph, self.graph.steps)}
         if not self._first:
             raise ValueError(f"{self.name!r} finds no layer with weights at the input; take 'deep_taylor'")
         self.options |= {"low": np.asarray(low).tolist(), "high": np.asarray(high).tolist()}
         self._prepare()
 
-    def rule(self, step: Step) -> backward.Rule | None:
+    def _kernel_rule(self, step: Step) -> Rule:
         if self.bounds is not None and step.index in self._first:
             return BoundedInput(self.bounds)
-        return super().rule(step)
-
-    def _explain(self, x: np.ndarray, neuron_selection: Any, numbers: tuple[int, ...]) -> list[np.ndarray]:
-        if self.bounds is not None:
-            self.bounds.check(x)
-        return super()._explain(x, neuron_selection, numbers)
+        return super()._kernel_rule(step)

@@ -10,11 +10,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import selection
+from .. import targets
 from ..analyzer import MEMORY
 from ..checks import array_like, integer, number, one_of
-from ..graph import Step
-from .backward import BackwardAnalyzer, Rule, pull
+from ..graph.model_graph import Step
+from .backward import BackwardAnalyzer
+from .tables import Rule, vjp
 
 POSTPROCESS = (None, "abs", "square")
 RIEMANN = {"left": 0.0, "middle": 0.5, "right": 1.0}
@@ -47,7 +48,7 @@ class Gradient(BackwardAnalyzer):
         self._prepare()
 
     def rule(self, step: Step) -> Rule | None:
-        return pull
+        return vjp
 
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         """1 at the explained output."""
@@ -93,7 +94,7 @@ class _Averaged(Gradient):
         return self._maps(functools.partial(self._mean, most=most), X, neuron_selection, most, reduce)
 
     def _analyze_layers(
-        self, x: np.ndarray, neuron_selection: Any, numbers: dict[str, int]
+        self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
     ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         raise NotImplementedError(
             f"{self.name!r} averages many walks and keeps nothing of the layers on their way; take 'gradient' or "
@@ -101,7 +102,7 @@ class _Averaged(Gradient):
         )
 
     def _mean(self, x: np.ndarray, neuron_selection: Any, most: int) -> np.ndarray:
-        selection.check_superfluous(self.neuron_selection_mode, neuron_selection)
+        targets.check_superfluous(self.neuron_selection_mode, neuron_selection)
         samples, shares = (tf.convert_to_tensor(array) for array in (x, self._shares(x, neuron_selection)))
         count, at_once = self._count(), max(1, most // len(x))
         total = np.zeros((), np.float64)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import keras
 import tensorflow as tf
 
-from .. import kinds
 from ..checks import one_of
-from ..graph import Step
-from ..walk import Pass
-from .backward import ACTIVATIONS, BackwardAnalyzer, Rule, pull
+from ..graph import step_types
+from ..graph.model_graph import Step
+from ..graph.propagation import StepTrace
+from .backward import ReLUAnalyzer
+from .tables import Entry, Rule, vjp
 
 HEADS = ("output", "one")
 
 
-class _Rectified(BackwardAnalyzer):
+class _Rectified(ReLUAnalyzer):
     """The gradient, but for another rule at each ReLU.
 
     Every step that rectifies has the rule, whatever it is written as: a
@@ -29,38 +31,25 @@ class _Rectified(BackwardAnalyzer):
 
     _held_at_once = 0.5
 
-    def __init__(
-        self,
-        model: keras.Model,
-        *,
-        head: str = "output",
-        activations: str = "relu",
-        **options: Any,
-    ):
+    def __init__(self, model: keras.Model, *, head: str = "output", **options: Any):
         super().__init__(model, **options)
         one_of("head", head, HEADS)
-        one_of("activations", activations, ACTIVATIONS)
-        self.start_from, self.activations = head, activations
-        self.options |= {"head": head, "activations": activations}
+        self.start_from = head
+        self.options["head"] = head
         self._prepare()
 
-    def rule(self, step: Step) -> Rule | None:
-        kind = kinds.kind_of(step)
-        if kind == kinds.RECTIFIER:
-            return self.rectified
-        if kind == kinds.ACTIVATION and self.activations == "any":
-            return pull
-        return pull if kind not in (None, kinds.ACTIVATION) or _has_no_rectifier(step) else None
+    @property
+    def table(self) -> Mapping[str, Entry]:
+        return dict.fromkeys(step_types.ALL, vjp) | {step_types.RECTIFIER: self.rectified}
 
-    def advice(self, unknown: list[Step]) -> str:
-        others = self.activations == "relu" and any(kinds.kind_of(step) == kinds.ACTIVATION for step in unknown)
-        return "give activations='any' to take the gradient of other activations than ReLU; " if others else ""
+    def rule(self, step: Step) -> Rule | None:
+        return vjp if _has_no_rectifier(step) else super().rule(step)
 
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         return shares if self.start_from == "one" else super().head(logits, shares)
 
     @staticmethod
-    def rectified(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, ...]:
+    def rectified(step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, ...]:
         """The rule at a ReLU."""
         raise NotImplementedError
 
@@ -86,7 +75,7 @@ class Deconvnet(_Rectified):
     name = "deconvnet"
 
     @staticmethod
-    def rectified(step: Step, seen: Pass, signal: tf.Tensor) -> tf.Tensor:
+    def rectified(step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(signal)
 
 
@@ -100,11 +89,11 @@ class GuidedBackprop(_Rectified):
     name = "guided_backprop"
 
     @staticmethod
-    def rectified(step: Step, seen: Pass, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        return seen.pull(tf.nn.relu(signal))
+    def rectified(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        return trace.vjp(tf.nn.relu(signal))
 
 
-# Layers without a rectifier inside that none of the kinds covers.
+# Layers without a rectifier inside that no step type covers.
 _SMOOTH = (
     keras.layers.Multiply, keras.layers.Dot, keras.layers.LayerNormalization, keras.layers.GroupNormalization,
     keras.layers.UnitNormalization, keras.layers.Rescaling, keras.layers.Normalization,
@@ -112,5 +101,9 @@ _SMOOTH = (
 
 
 def _has_no_rectifier(step: Step) -> bool:
-    """Whether a layer of no kind surely holds no ReLU, so that its gradient is what the methods ask for."""
-    return isinstance(step.layer, _SMOOTH) and type(step.layer).__module__.startswith("keras.")
+    """Whether a layer of no step type surely holds no ReLU, so that its gradient is what the methods ask for."""
+    return (
+        step_types.of(step) is None
+        and isinstance(step.layer, _SMOOTH)
+        and type(step.layer).__module__.startswith("keras.")
+    )

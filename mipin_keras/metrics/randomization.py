@@ -18,7 +18,7 @@ import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
 from ..checks import integer
-from ..graph import ModelGraph
+from ..graph.model_graph import ModelGraph
 from ..saving.fingerprint import fingerprint
 
 WINDOW = 11  # pixels: the side of SSIM's window
@@ -152,7 +152,7 @@ def _prepared(
 
     found: dict[int, tuple[str, Any, int]] = {}
     for step in reversed(copied.steps):
-        layer = getattr(step.layer, "whole", step.layer)  # of a separable convolution's two steps
+        layer = step.model_layer  # of a separable convolution's two steps
         if getattr(layer, "weights", None) and id(layer) not in found:
             own_seed = int(np.random.SeedSequence([seed, len(found)]).generate_state(1)[0])
             found[id(layer)] = _name(copied, layer), layer, own_seed
@@ -166,7 +166,7 @@ def _prepared(
 
 def _name(graph: ModelGraph, layer: Any) -> str:
     """The name of a layer's first step, without what a separable convolution's part adds."""
-    first = next(step for step in graph.steps if getattr(step.layer, "whole", step.layer) is layer)
+    first = next(step for step in graph.steps if step.model_layer is layer)
     return first.name if first.layer is layer else first.name.rsplit("/", 1)[0]
 
 

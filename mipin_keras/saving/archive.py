@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Self
 import numpy as np
 
 from .._version import __version__
-from ..graph import ModelGraph
+from ..graph.model_graph import ModelGraph
 from . import fingerprint, legacy, npz, probe
 from .identity import ModelIdentity
 from .npz import DamagedFileError

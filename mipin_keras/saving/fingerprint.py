@@ -19,7 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..graph import ModelGraph, Step, TensorNumber
+from ..graph.model_graph import ModelGraph, Step, TensorId
 from .held_weights import is_keras_variable
 
 # Whose functions and classes are known by their names.
@@ -82,7 +82,7 @@ def variables(graph: ModelGraph) -> list[Any]:
                 look(entry)
 
     for step in graph.all_steps:
-        look(getattr(step.layer, "whole", step.layer))
+        look(step.model_layer)
     return list(found.values())
 
 
@@ -138,7 +138,7 @@ class _Description:
         return [
             type(layer).__name__,
             [step.linear, step.built_in, list(step.inputs), self.plain(step.output_shape), own, first],
-            self.settings(getattr(layer, "whole", layer)),
+            self.settings(getattr(layer, "separable_layer", layer)),
             self.plain([list(args), given]),
         ]
 
@@ -168,8 +168,8 @@ class _Description:
             return value
         if isinstance(value, int | float | np.number):
             return repr(float(value)) if abs(float(value)) < 2**53 else str(value)
-        if isinstance(value, TensorNumber):
-            return ["tensor", value.number]
+        if isinstance(value, TensorId):
+            return ["tensor", value.tensor_id]
         if isinstance(value, list | tuple):
             return [self.plain(entry) for entry in value]
         if isinstance(value, set | frozenset):

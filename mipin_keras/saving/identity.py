@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from ..checks import NotFittedError
-from ..graph import ModelGraph
+from ..graph.model_graph import ModelGraph
 from . import fingerprint, probe
 from .held_weights import HeldWeights
 

@@ -8,8 +8,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from .. import kernels
-from ..graph import ModelGraph, Step
+from ..graph import activations, windows
+from ..graph.model_graph import ModelGraph, Step
 
 # What changes a layer's output and may change neither its weights nor its shapes.
 _SETTINGS = (
@@ -19,8 +19,8 @@ _SETTINGS = (
 # Likewise, of some layers: they leave the fingerprint of every other model what it was before.
 _L = keras.layers
 _OWN_SETTINGS: dict[tuple[type, ...], tuple[str, ...]] = {
-    kernels.DEPTHWISE: ("depth_multiplier",),
-    kernels.TRANSPOSED: ("output_padding",),
+    windows.DEPTHWISE: ("depth_multiplier",),
+    windows.TRANSPOSED: ("output_padding",),
     (_L.Rescaling,): ("scale", "offset"),
     (_L.Normalization,): ("axis", "input_mean", "input_variance", "invert"),
     (_L.LayerNormalization, _L.GroupNormalization, _L.UnitNormalization): ("axis",),
@@ -30,8 +30,8 @@ _OWN_SETTINGS: dict[tuple[type, ...], tuple[str, ...]] = {
 
 # Layers whose every setting that can change an output stands in the hash, in their shapes or in their weights.
 _KNOWN = (
-    _L.Dense, *kernels.CONVOLUTIONS, *kernels.DEPTHWISE, *kernels.TRANSPOSED, _L.SeparableConv1D, _L.SeparableConv2D,
-    *kernels.MAX_POOLINGS, *kernels.AVERAGE_POOLINGS, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D,
+    _L.Dense, *windows.CONVOLUTIONS, *windows.DEPTHWISE, *windows.TRANSPOSED, _L.SeparableConv1D, _L.SeparableConv2D,
+    *windows.MAX_POOLINGS, *windows.AVERAGE_POOLINGS, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D,
     _L.GlobalMaxPooling3D, _L.GlobalAveragePooling1D, _L.GlobalAveragePooling2D, _L.GlobalAveragePooling3D, _L.Flatten,
     _L.Reshape, _L.Permute, _L.RepeatVector, _L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D, _L.UpSampling1D,
     _L.UpSampling2D, _L.UpSampling3D, _L.Rescaling, _L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D,
@@ -60,13 +60,13 @@ def suffices(graph: ModelGraph) -> bool:
 
 
 def _is_known(step: Step) -> bool:
-    layer = getattr(step.layer, "whole", step.layer)
+    layer = step.model_layer
     args, kwargs = step.arguments
     if any(value is not None for key, value in kwargs.items() if key != "training") or step.constants:
         return False
     if getattr(layer, "compute_dtype", "float32") != "float32":
         return False
-    name = kernels.activation_name(layer)
+    name = activations.activation_name(layer)
     if name in ("softmax", "log_softmax"):  # of one axis only
         return len(step.output_shape) == 1
     if not isinstance(layer, _L.Layer):
@@ -88,7 +88,7 @@ def fingerprint(graph: ModelGraph) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for step in graph.all_steps:
         # Not the names: Keras numbers them by what else the process has built.
-        kind = (type(step.layer).__name__, kernels.activation_name(step.layer))
+        kind = (type(step.layer).__name__, activations.activation_name(step.layer))
         digest.update(repr((kind, step.inputs, step.output_shape, _settings(step))).encode())
     for variable in graph.model.weights:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))

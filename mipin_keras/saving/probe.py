@@ -8,8 +8,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .. import walk
-from ..graph import ModelGraph
+from ..graph import propagation
+from ..graph.model_graph import ModelGraph
 
 # Outputs that are kept, of each sample.
 _OUTPUTS = 1024
@@ -24,7 +24,7 @@ def probe(graph: ModelGraph) -> dict[str, Any] | None:
         where the model does not take such samples.
     """
     try:
-        logits = walk.forward(graph, tf.constant(_samples(graph)))[graph.output]
+        logits = propagation.forward(graph, tf.constant(_samples(graph)))[graph.output]
         outputs = np.asarray(tf.cast(logits, tf.float32))
     except Exception:  # a model of the user's may refuse in any way what it was not made for
         return None

@@ -4,9 +4,9 @@ import keras
 import numpy as np
 import pytest
 
-from mipin_keras.baselines.bounds import BoundedInput
 from mipin_keras.baselines.deep_taylor import BoundedDeepTaylor, DeepTaylor
-from mipin_keras.baselines.rules import AlphaBeta
+from mipin_keras.baselines.lrp.input_bounds import BoundedInput
+from mipin_keras.baselines.lrp.rules import AlphaBeta
 from tests.networks import balanced, close, cnn, layers_of, mlp, residual, samples, with_weights
 from tests.reference import conv_matrix, pool, unpool_max
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mipin_keras
-from mipin_keras.graph import ModelGraph
+from mipin_keras.graph.model_graph import ModelGraph
 from mipin_keras.metrics import cascading, independent, similarity
 from mipin_keras.saving.fingerprint import fingerprint
 from tests.networks import cnn, residual, samples, with_weights

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from mipin_keras.channels import interpolation
 from mipin_keras.metrics import bounding_box_accuracy
-from mipin_keras.reduction import interpolation
 from reproduce_paper import methods
 from tests.shelf import model, photographs
 

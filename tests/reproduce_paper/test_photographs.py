@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mipin_keras.batches import Batches
+from mipin_keras.data.batches import Batches
 from reproduce_paper.photographs import Photographs, decoded, tiny_imagenet
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mipin_keras.graph import ModelGraph
+from mipin_keras.graph.model_graph import ModelGraph
 from mipin_keras.saving import fingerprint, legacy, probe
 from tests.networks import cnn, mlp, with_weights
 

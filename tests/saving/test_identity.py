@@ -10,9 +10,9 @@ import tensorflow as tf
 
 import mipin_keras
 from mipin_keras import NotFittedError, create_analyzer, load_analyzer
-from mipin_keras.baselines.bounds import InputBounds
-from mipin_keras.graph import ModelGraph
-from mipin_keras.kinds import first_kernels
+from mipin_keras.baselines.lrp.input_bounds import InputBounds
+from mipin_keras.graph.model_graph import ModelGraph
+from mipin_keras.graph.step_types import first_kernel_steps
 from mipin_keras.saving import fingerprint
 from tests.networks import NEEDED, close, cnn, mlp, samples, with_weights
 
@@ -167,7 +167,7 @@ def test_bounds_follow_a_normalisation(name, options):
 def test_the_bounds_themselves_follow_it():
     model = normalized_first()
     graph = ModelGraph(model)
-    bounds, (step,) = InputBounds(graph, 0.0, 10.0), first_kernels(graph, graph.steps)
+    bounds, (step,) = InputBounds(graph, 0.0, 10.0), first_kernel_steps(graph, graph.steps)
     traced = tf.function(lambda: bounds.at(step))
     traced()
     gamma, beta, mean, variance = ([3.0, -2.0], [1.0, 0.0], [0.5, 0.5], [4.0, 1.0])
@@ -283,7 +283,7 @@ def keeping():
 @pytest.fixture
 def own_inverse(monkeypatch):
     """An inverse of that layer, forgotten after the test."""
-    monkeypatch.setattr("mipin_keras.inverse.rules._INVERSES", dict(mipin_keras.inverse.rules._INVERSES))
+    monkeypatch.setattr("mipin_keras.mipin.inverse._INVERSES", dict(mipin_keras.mipin.inverse._INVERSES))
 
     @mipin_keras.register_inverse(Keeping)
     class Halving(mipin_keras.Inverse):

@@ -259,14 +259,14 @@ def test_a_crafted_header_is_one_error_that_names_the_file(kind, saved, tmp_path
         load_analyzer(tmp_path / "crafted.npz", analyzer.model)
 
 
-@pytest.mark.parametrize("octave", [float("inf"), 5000, "x", 10**400])
-def test_crafted_octaves_are_refused(octave, tmp_path):
+@pytest.mark.parametrize("exponent", [float("inf"), 5000, "x", 10**400])
+def test_crafted_exponents_are_refused(exponent, tmp_path):
     analyzer = create_analyzer("pattern.net", mlp(), verbose=0).fit(samples((12,), 40))
     with npz.Reader(analyzer.save(tmp_path / "good.npz")) as file:
         header = {key: value for key, value in file.header.items() if key not in ("members", "digest")}
         arrays = file.arrays(file.shapes)
     numbers = {analyzer.graph.output, *(n for step in analyzer.steps for n in step.inputs)}
-    octaves = {str(n): octave * n if isinstance(octave, int) and octave < 10**6 else octave for n in numbers}
-    npz.write(tmp_path / "crafted.npz", header | {"about": {"octaves": octaves}}, arrays)
+    exponents = {str(n): exponent * n if isinstance(exponent, int) and exponent < 10**6 else exponent for n in numbers}
+    npz.write(tmp_path / "crafted.npz", header | {"about": {"octaves": exponents}}, arrays)
     with pytest.raises(ValueError, match=r"crafted\.npz"):
         load_analyzer(tmp_path / "crafted.npz", analyzer.model)

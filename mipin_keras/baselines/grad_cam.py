@@ -1,0 +1,139 @@
+"""Grad-CAM: a feature map, weighted by the mean gradients of its channels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..channels import interpolation
+from ..checks import one_of
+from ..graph import step_types, windows
+from ..graph.model_graph import ModelGraph, Step
+from .backward import BackwardAnalyzer
+from .tables import Rule, vjp
+
+_L = keras.layers
+CONVOLUTIONS = (
+    *windows.CONVOLUTIONS, _L.DepthwiseConv1D, _L.DepthwiseConv2D, _L.SeparableConv1D, _L.SeparableConv2D,
+    _L.Conv1DTranspose, _L.Conv2DTranspose, _L.Conv3DTranspose,
+)  # fmt: skip
+
+
+class GradCAM(BackwardAnalyzer):
+    """Grad-CAM (Selvaraju et al. 2017): ReLU of the sum of a layer's channels, each weighted by its mean gradient.
+
+    Args:
+        model, neuron_selection_mode, output_layer: See
+            :class:`mipin_keras.Analyzer`.
+        layer: Name of the layer whose feature map is weighted; None for the
+            last convolution's, after its normalisation, activation and sum
+            with a shortcut, and before any pooling.
+        resize: Whether the map is resized to the input, linearly; then each
+            channel of the input has the same map. If not, a map has the
+            feature map's shape ``(n, *spatial)``.
+
+    Raises:
+        ValueError: For a model without a convolution, or a layer whose output
+            has no spatial axes; for ``resize`` where the input has other
+            axes than the feature map.
+    """
+
+    name = "grad_cam"
+    _held_at_once = 0.5
+    _fixed = frozenset({"input_layer"})
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        neuron_selection_mode: str | Callable = "max_activation",
+        output_layer: str | None = None,
+        layer: str | None = None,
+        resize: bool = True,
+    ):
+        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        one_of("resize", resize, (True, False))
+        self._feature = last_feature_map(self.graph) if layer is None else self.graph.tensor_after(layer)
+        self.resize = resize
+        features, inputs = self.graph.shapes[self._feature], self.graph.shapes[self.graph.input]
+        if len(features) < 2:
+            raise ValueError(
+                f"expected layer to have an output with spatial axes and channels, received {layer!r}, whose output "
+                f"is (batch, {', '.join(map(str, features))})"
+            )
+        if resize and len(features) != len(inputs):
+            raise ValueError(
+                f"expected an input with the axes of the feature map, received {inputs} and {features}; give "
+                "resize=False for the map in the feature map's shape"
+            )
+        if resize and not all(isinstance(size, int) for size in (*features[:-1], *inputs)):
+            raise ValueError(f"expected fixed shapes to resize, received {features} and {inputs}; give resize=False")
+        self.options |= {"layer": layer, "resize": resize}
+        self._prepare()
+
+    @property
+    def start(self) -> int:
+        return self._feature
+
+    def _check_reducible(self) -> None:
+        if not self.resize:
+            raise ValueError("reduce= expected maps with channels, received resize=False, whose maps have none")
+        super()._check_reducible()
+
+    def _analyze_layers(
+        self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        raise NotImplementedError(
+            f"{self.name!r} is a map of one layer: give another one as layer=, or take 'gradient' or 'lrp.epsilon'"
+        )
+
+    def rule(self, step: Step) -> Rule | None:
+        return vjp
+
+    def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+        """1 at the explained output."""
+        return shares
+
+    def finish(self, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
+        spatial = list(range(1, start.shape.rank - 1))
+        weights = tf.reduce_mean(signal, spatial, keepdims=True)
+        found = tf.nn.relu(tf.reduce_sum(weights * start, -1))
+        if not self.resize:
+            return found
+        sizes = self.graph.shapes[self.graph.input]
+        for axis, (old, new) in enumerate(zip(start.shape[1:-1], sizes[:-1], strict=True), 1):
+            matrix = tf.constant(interpolation(old, new), found.dtype)
+            found = tf.tensordot(found, matrix, [[axis], [1]])  # the new axis comes out last
+            order = [*range(axis), len(spatial), *range(axis, len(spatial))]
+            found = tf.transpose(found, order)
+        return tf.repeat(found[..., None], sizes[-1], axis=-1)
+
+
+def last_feature_map(graph: ModelGraph) -> int:
+    """The id of the tensor that the last convolution leads to, before anything that changes its spatial axes.
+
+    Raises:
+        ValueError: If there is no convolution before the explained output.
+    """
+    convolutions = [step for step in graph.steps if isinstance(step.layer, CONVOLUTIONS)]
+    if not convolutions:
+        raise ValueError(
+            "'grad_cam' needs a feature map, and this model has no convolution; name a layer whose output has "
+            "spatial axes as layer=, or take 'gradient' or 'lrp.epsilon'"
+        )
+    readers, tensor_id = graph.consumers(), convolutions[-1].output
+    pass_on = (
+        step_types.NORMALIZATION, step_types.RECTIFIER, step_types.ACTIVATION, step_types.IDENTITY, step_types.ADD,
+        step_types.CONCATENATE,
+    )  # fmt: skip
+    while len(readers.get(tensor_id, ())) == 1:
+        (step,) = readers[tensor_id]
+        same = step.output_shape[:-1] == graph.shapes[tensor_id][:-1]
+        if step_types.of(step) not in pass_on or not same:
+            break
+        tensor_id = step.output
+    return tensor_id

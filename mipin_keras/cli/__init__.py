@@ -1,0 +1,1 @@
+"""The command line: ``mipin``, or ``python -m mipin_keras``."""

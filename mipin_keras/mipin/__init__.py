@@ -1,0 +1,19 @@
+"""MIP-IN: the inverse of a network, learned layer by layer from a logit down."""
+
+from .analyzer import MIPIN, TrainedMIPIN
+from .inverse import Inverse, LearnedInverse, register_inverse
+from .layers import affine, conv, dense, normalization, pooling, structural  # each registers its inverses
+
+__all__ = [
+    "MIPIN",
+    "Inverse",
+    "LearnedInverse",
+    "TrainedMIPIN",
+    "affine",
+    "conv",
+    "dense",
+    "normalization",
+    "pooling",
+    "register_inverse",
+    "structural",
+]

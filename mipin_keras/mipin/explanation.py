@@ -1,0 +1,173 @@
+"""The part of MIPIN behind its fit: attributions and source signals, of classes and at layers, and files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ..analyzer import MEMORY, Analyzer
+from ..checks import NotFittedError
+from .network import ForwardPass, InverseNetwork
+
+Found = dict[int, tf.Tensor]
+
+
+class Explanation(Analyzer):
+    """The part of :class:`mipin_keras.mipin.MIPIN` behind its fit.
+
+    Attributes:
+        network: The inverse network, with the weights of each fitted class.
+        fit_report: See :class:`mipin_keras.mipin.MIPIN`.
+    """
+
+    _held_at_once = 0.3
+    network: InverseNetwork
+    fit_report: list[dict[str, Any]]
+
+    @property
+    def fitted(self) -> bool:
+        """Whether at least one class is fitted."""
+        return bool(self.network.weights)
+
+    def source_signal(
+        self,
+        X: Any,
+        neuron_selection: Any = None,
+        *,
+        batch_size: int | None = None,
+        memory: float = MEMORY,
+        reduce: str | None = None,
+    ) -> np.ndarray:
+        """What of ``X`` the explained logit still knows: S = g(Y_c), masked (section 3.2).
+
+        Args, Returns, Raises: As :meth:`analyze`; where several neurons are
+        explained at once, the mean of their source signals.
+        """
+        most = self._batch_size(X, batch_size, memory)
+        return self._maps(self._source_signal, X, neuron_selection, most, reduce)
+
+    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+        forward_pass, shares = self._forward_pass(x, neuron_selection)
+        return self._attributions(forward_pass, shares, ())[self.start]
+
+    def _source_signal(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+        forward_pass, shares = self._forward_pass(x, neuron_selection)
+        return self._sources(forward_pass, shares, ())[self.start]
+
+    def _analyze_layers(
+        self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
+    ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
+        # What an analyzer that stops at a layer masks there.
+        masks = {n for n in tensor_ids.values() if n != self.graph.input} if self.options["forward_relu"] else set()
+        if self.options["mask_input"] is not None:
+            masks = set(tensor_ids.values()) if self.options["mask_input"] else set()
+        forward_pass, shares = self._forward_pass(x, neuron_selection, masks)
+        keep = set(tensor_ids.values())
+        attributions, sources = (
+            self._attributions(forward_pass, shares, keep),
+            self._sources(forward_pass, shares, keep),
+        )
+        return {name: (attributions[n], sources[n]) for name, n in tensor_ids.items()}
+
+    def _tensor_ids(self, layers: Any) -> dict[str, int]:
+        known = super()._tensor_ids(layers)
+        carried = {self.start, *(node.output for node in self.network.nodes)}
+        off = [name for name, n in known.items() if n not in carried]
+        if off and layers is not None:
+            raise ValueError(
+                f"expected layers that MIP-IN's signal comes by, received {off}, which only make the gate of a "
+                "multiplication"
+            )
+        return {name: n for name, n in known.items() if n in carried}
+
+    def _attributions(
+        self, forward_pass: ForwardPass, shares: np.ndarray, keep: Iterable[int]
+    ) -> dict[int, np.ndarray]:
+        return self._gather(forward_pass, shares, lambda part, c, share: self.network.attribution(part, c, share, keep))
+
+    def _sources(self, forward_pass: ForwardPass, shares: np.ndarray, keep: Iterable[int]) -> dict[int, np.ndarray]:
+        """The mean over the classes that are explained, by their shares."""
+
+        def explain(part: ForwardPass, c: int, share: np.ndarray) -> Found:
+            found = self.network.source(part, c, keep)
+            if (share == 1).all():
+                return found
+            return {n: signal * share.reshape(-1, *[1] * (len(signal.shape) - 1)) for n, signal in found.items()}
+
+        return self._gather(forward_pass, shares / shares.sum(axis=1, keepdims=True), explain)
+
+    def _forward_pass(
+        self, x: np.ndarray, neuron_selection: Any, masks: Iterable[int] | None = None
+    ) -> tuple[ForwardPass, np.ndarray]:
+        self._need_fit()
+        identity = self.identity
+        forward_pass = self.network.forward(x, masks=masks, weights=None if identity is None else identity.weights)
+        if identity is not None:
+            identity.check(forward_pass.weights)
+        shares = self.select(forward_pass.logits.numpy(), neuron_selection)
+        missing = sorted(set(np.flatnonzero(shares.any(axis=0)).tolist()) - set(self.network.weights))
+        if missing:
+            raise NotFittedError(
+                f"classes {missing} were not fitted (fitted: {sorted(self.network.weights)}); fit(X, classes=...) adds "
+                "them, or select a fitted one with neuron_selection_mode='index'"
+            )
+        return forward_pass, shares
+
+    def _gather(
+        self, forward_pass: ForwardPass, shares: np.ndarray, explain: Callable[..., Found]
+    ) -> dict[int, np.ndarray]:
+        """The sums over classes of ``explain(samples, class, shares)``, each on the samples it concerns."""
+        neurons = np.flatnonzero(shares.any(axis=0)).tolist()
+        if len(neurons) == 1:
+            return {n: found.numpy() for n, found in explain(forward_pass, neurons[0], shares[:, neurons[0]]).items()}
+        totals: dict[int, np.ndarray] = {}
+        for c in neurons:
+            chosen = np.flatnonzero(shares[:, c])
+            for n, found in explain(forward_pass.rows(chosen), c, shares[chosen, c]).items():
+                if n not in totals:
+                    totals[n] = np.zeros((len(shares), *self.graph.shapes[n]), np.float32)
+                totals[n][chosen] += found.numpy()
+        return totals
+
+    def _need_fit(self) -> None:
+        if not self.fitted:
+            raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
+
+    # Files
+
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        self._need_fit()
+        arrays = {
+            f"{c}/{index}/{i}": w.numpy()
+            for c, weights in self.network.weights.items()
+            for index, ws in weights.items()
+            for i, w in enumerate(ws)
+        }
+        return arrays, {"fitted": sorted(self.network.weights), "fit_report": self.fit_report}
+
+    def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        fitted = about["fitted"]
+        if not fitted or sorted(set(fitted)) != fitted or not set(fitted) <= set(range(self.graph.neurons)):
+            raise ValueError(f"expected classes from 0 to {self.graph.neurons - 1}, received {str(fitted)[:100]}")
+        return {
+            f"{c}/{node.index}/{i}": shape
+            for c in fitted
+            for node in self.network.learned
+            for i, shape in enumerate(self.network.regression(node).weight_shapes)
+        }
+
+    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        layers = {node.name for node in self.network.learned}
+        for line in about["fit_report"]:
+            if line["layer"] not in layers or line["class"] not in about["fitted"]:
+                raise ValueError(f"expected a fit report of the layers and classes that are fitted, received {line}")
+        weights: dict[int, dict[int, Any]] = {}
+        for c in about["fitted"]:
+            for node in self.network.learned:
+                shapes = self.network.regression(node).weight_shapes
+                found = (arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
+                weights.setdefault(c, {})[node.index] = tuple(tf.constant(w, tf.float32) for w in found)
+        self.network.weights, self.fit_report = weights, about["fit_report"]

@@ -1,0 +1,1 @@
+"""Fitting an inverse network: the loop over layers, the rows and sums of each, training, checkpoints."""

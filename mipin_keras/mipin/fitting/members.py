@@ -1,0 +1,94 @@
+"""Which samples fit which class: all of them, or those that the model takes for it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ...data.batches import FEW, Batches
+from ...data.distribute import Replicas
+from ..network import ForwardPass, InverseNetwork
+
+
+class Members:
+    """Which samples of the data fit a class, and how many.
+
+    Args:
+        network: The inverse network, whose model takes samples for classes.
+        batches: The data.
+        samples: ``"all"`` or ``"class"``.
+        replicas: The devices and hosts that share the data.
+        passing: Starts a pass over the data, batches ``(n, ...)``.
+        log: Says a line.
+
+    Attributes:
+        counts: How many samples the model takes for each class, ``(classes,)``
+            of int; None until a pass has counted them.
+    """
+
+    def __init__(
+        self,
+        network: InverseNetwork,
+        batches: Batches,
+        samples: str,
+        replicas: Replicas,
+        passing: Callable[[], Iterator[np.ndarray]],
+        log: Callable[[str], None],
+    ):
+        self.network, self.batches, self.replicas = network, batches, replicas
+        self.all = samples == "all"
+        self.counts: np.ndarray | None = None
+        self._passing, self._log = passing, log
+
+    def of(self, forward_pass: ForwardPass, neuron: int) -> np.ndarray:
+        """Which samples of a batch fit class ``neuron``, bool ``(n,)``."""
+        if self.all:
+            return np.ones(forward_pass.logits.shape[0], bool)
+        return np.argmax(forward_pass.logits.numpy(), axis=1) == neuron
+
+    def of_each_class(self, forward_pass: ForwardPass) -> np.ndarray:
+        """How many samples of a batch the model takes for each class, ``(classes,)`` of int."""
+        return np.bincount(np.argmax(forward_pass.logits.numpy(), axis=1), minlength=self.network.graph.neurons)
+
+    def none_of_any_class(self) -> np.ndarray:
+        """Counts to add to, ``(classes,)`` of int."""
+        return np.zeros(self.network.graph.neurons, int)
+
+    def note(self, counts: np.ndarray) -> None:
+        """Take the counts of this host's samples, all of which have come by."""
+        self.counts = self.replicas.total([counts], "the samples of each class")[0].astype(int)
+
+    def count(self, neuron: int) -> int:
+        """How many samples fit class ``neuron``; a pass over the data finds out once."""
+        if self.all:
+            return self.batches.count()
+        if self.counts is None:
+            self._log("counting the samples of each class")
+            counts, top = self.none_of_any_class(), self.network.nodes[0]
+            for i, x in enumerate(self._passing()):
+                if self.replicas.mine(i):
+                    counts += sum(self.replicas.run(lambda x: self.of_each_class(self.network.forward(x, top)), x))
+            self.note(counts)
+        return 0 if self.counts is None else int(self.counts[neuron])
+
+    def none(self, neuron: int) -> ValueError:
+        """The error for a class without samples."""
+        return ValueError(
+            f"expected samples of class {neuron} to fit its inverse from, received none among {self.batches.count()} "
+            "that the model takes for it; leave it out of classes=, or use samples='all'"
+        )
+
+    def warn_of_few(self, classes: list[int], stacklevel: int) -> None:
+        """Warn of classes that were fitted from too few samples to learn anything from."""
+        if self.all or self.counts is None or (self.batches.samples or 0) < FEW:
+            return
+        few = {c: int(self.counts[c]) for c in classes if self.counts[c] < FEW}
+        if few:
+            warnings.warn(
+                f"classes fitted to fewer than {FEW} samples each (samples by class: {few}): what is learned from so "
+                "few is learned by heart; give more samples of them, leave them out of classes=, or use samples='all'",
+                UserWarning,
+                stacklevel=stacklevel + 1,
+            )

@@ -1,0 +1,113 @@
+"""In which order an inverse network undoes a model: a node for each step, and one where signals meet."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from typing import Any
+
+import tensorflow as tf
+
+from ..graph import step_types
+from ..graph.model_graph import ModelGraph, Step
+from .inverse import Inverse, make_inverse
+from .layers.merge import FanOutInverse
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Node:
+    """One inverse on the way down.
+
+    Attributes:
+        index: Unique, and the same for every plan of a model: the step's
+            index, or one behind all of these where signals meet.
+        name: For people: the step's name.
+        type: Likewise: its layer's type.
+        inverse: What it does to the signal.
+        step: What it undoes; None where signals meet.
+        output: Id of the tensor whose signal it takes.
+        inputs: Ids of the tensors that it gives a signal to; None for an
+            input that gets none, or that the explanation does not go down to.
+    """
+
+    index: int
+    name: str
+    type: str
+    inverse: Inverse
+    step: Step | None
+    output: int
+    inputs: tuple[int | None, ...]
+
+    def record(self, tensors: dict[int, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        """What of the forward pass the inverse needs."""
+        if self.step is None:
+            return ()
+        return self.inverse.record(self._of_step(tensors), tensors[self.output])
+
+    def target(self, tensors: dict[int, tf.Tensor]) -> tf.Tensor:
+        """What a learned inverse reconstructs."""
+        return tensors[self.output] if self.step is None else self.inverse.target(self._of_step(tensors))
+
+    @property
+    def needs(self) -> tuple[int, ...]:
+        """Ids of the tensors that :meth:`target` reads."""
+        return (self.output,) if self.step is None else tuple(dict.fromkeys(self.step.inputs))
+
+    def _of_step(self, tensors: dict[int, tf.Tensor]) -> Any:
+        inputs = tuple(tensors[tensor_id] for tensor_id in self.needs)
+        return inputs if self.inverse.merges else inputs[0]
+
+
+def make_plan(graph: ModelGraph, start: int, options: dict[str, Any]) -> list[Node]:
+    """The nodes from the output down to tensor ``start``, in the order of the walk.
+
+    Args:
+        graph: The model's steps.
+        start: Id of the tensor that the explanation goes down to.
+        options: Of the inverses.
+
+    Raises:
+        ValueError: If steps have no inverse, naming all of them; if no signal
+            reaches ``start``.
+    """
+    steps = graph.between(start)
+    on_the_way = {start, *(step.output for step in steps)}
+    gates = step_types.gates(graph)
+    arrivals = Counter([graph.output])
+    nodes: list[Node] = []
+    problems: list[str] = []
+
+    def meet(tensor_id: int, name: str) -> None:
+        if arrivals[tensor_id] > 1:
+            try:
+                inverse = FanOutInverse(graph.shapes[tensor_id], arrivals[tensor_id], name, **options)
+            except ValueError as problem:
+                problems.append(str(problem))
+                return
+            index = len(graph.steps) + tensor_id
+            nodes.append(Node(index, f"{name}/merge", "fan-out", inverse, None, tensor_id, (tensor_id,)))
+
+    for step in reversed(steps):
+        if not arrivals[step.output]:
+            continue  # it makes a gate, or something else that gets no signal
+        meet(step.output, step.name)
+        try:
+            inverse = make_inverse(step, gate=gates.get(step.index), **options)
+        except ValueError as problem:
+            problems.append(str(problem))
+            arrivals.update(on_the_way.intersection(step.inputs))
+            continue
+        gets = inverse.carries(tuple(dict.fromkeys(step.inputs)))
+        inputs = tuple(tensor_id if tensor_id in on_the_way else None for tensor_id in gets)
+        arrivals.update(tensor_id for tensor_id in inputs if tensor_id is not None)
+        nodes.append(Node(step.index, step.name, type(step.layer).__name__, inverse, step, step.output, inputs))
+    meet(start, next((step.name for step in graph.steps if step.output == start), "input"))
+    if problems:
+        advice = "input_layer= stops the explanation at a layer above what cannot be inverted"
+        raise ValueError("; ".join([*dict.fromkeys(problems), advice]))
+    if not arrivals[start]:
+        raise ValueError(
+            "expected an input layer that MIP-IN's signal reaches, received one that only makes the gate of a "
+            "multiplication; name the layer that is gated"
+        )
+    return nodes

@@ -1,0 +1,1 @@
+"""The inverses of each type of step."""

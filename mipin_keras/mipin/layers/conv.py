@@ -1,0 +1,125 @@
+"""Inverses of convolutions: the adjoint of the layer's own geometry, with a kernel of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from ...graph import linear, windows
+from ...graph.model_graph import Step
+from ..inverse import LearnedInverse, Record, Weights, register_inverse
+from ..ridge import Ridge
+
+
+class _Windowed(LearnedInverse):
+    """What all convolutions share: each element of X is a row of a regression from the signal around it.
+
+    The reconstruction is linear in its kernel, which has the shape of the
+    layer's own and is applied as the layer's adjoint: strides, padding,
+    dilation and groups are those of the layer.
+    """
+
+    sampled = trainable = True
+
+    def __init__(self, step: Step, **options: Any):
+        super().__init__(step, **options)
+        self.groups = self._groups()
+        self.windows = windows.windows_of(self.layer, self.input_shape, self.output_shape)
+        self.positions = int(np.prod(self.input_shape[:-1]))
+        # Of each group, what is read at one place and what is reconstructed there
+        self._split = (self.output_shape[-1] // self.groups, self.input_shape[-1] // self.groups)
+        self.weight_shapes = ((*self.windows.sizes, *self._kernel_tail()), (self.input_shape[-1],))
+        self._table: np.ndarray | None = None
+
+    def _groups(self) -> int:
+        """How many regressions run side by side."""
+        return 1
+
+    def _kernel_tail(self) -> tuple[int, int]:
+        """The last two axes of the layer's kernel."""
+        raise NotImplementedError
+
+    def _places(self) -> np.ndarray:
+        """Where in the output each element of the input is read from, ``(positions, places)``."""
+        raise NotImplementedError
+
+    def regression(self) -> Ridge:
+        return Ridge(int(np.prod(self.windows.sizes)) * self._split[0], self._split[1], self.groups)
+
+    def design(
+        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> tuple[np.ndarray, np.ndarray]:
+        if self._table is None:
+            self._table = self._places()
+        channels, filters = self.input_shape[-1], self.output_shape[-1]
+        read, made = self._split
+        n = int(signal.shape[0])
+        # One more output position that is always 0 stands for "no window".
+        flat = tf.pad(tf.reshape(signal, (n, -1, filters)), [[0, 0], [0, 1], [0, 0]])
+        pixels = tf.reshape(x, (n, -1, channels))
+        if positions is None:
+            features = tf.gather(flat, self._table, axis=1)
+        else:
+            features = tf.gather(flat, self._table[positions], axis=1, batch_dims=1)
+            pixels = tf.gather(pixels, positions, axis=1, batch_dims=1)
+        size = self._table.shape[1]
+        split = features.numpy().reshape(-1, size, self.groups, read).transpose(2, 0, 1, 3)
+        targets = pixels.numpy().reshape(-1, self.groups, made).transpose(1, 0, 2)
+        return split.reshape(self.groups, -1, size * read), targets
+
+    def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        return linear.adjoint(self.layer, signal, weights[0], self.input_shape)
+
+    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        return self.attribution(signal, record, weights) + weights[1]
+
+
+@register_inverse(*windows.CONVOLUTIONS)
+class ConvInverse(_Windowed):
+    """``X = g * S + b`` with a transposed filter g, in closed form (Eq. 7).
+
+    An element of X is read from the windows that it lies in.
+    """
+
+    def _groups(self) -> int:
+        return self.layer.groups
+
+    def _kernel_tail(self) -> tuple[int, int]:
+        return self._split[1], self.output_shape[-1]
+
+    def _places(self) -> np.ndarray:
+        return self.windows.windows()
+
+    def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
+        split = kernel.reshape(self.groups, -1, *self._split)
+        return split.transpose(1, 3, 0, 2).reshape(self.weight_shapes[0]), bias.reshape(-1)
+
+
+@register_inverse(*windows.DEPTHWISE)
+class DepthwiseConvInverse(ConvInverse):
+    """As a convolution, every channel a group of its own: it is read from the signals that it made."""
+
+    def _groups(self) -> int:
+        return self.input_shape[-1]
+
+    def _kernel_tail(self) -> tuple[int, int]:
+        return self.input_shape[-1], self._split[0]
+
+
+@register_inverse(*windows.TRANSPOSED)
+class TransposedConvInverse(_Windowed):
+    """``X = g * S + b`` with a plain filter g, as the layer is the adjoint of a convolution.
+
+    An element of X is read from the window that it was spread over.
+    """
+
+    def _kernel_tail(self) -> tuple[int, int]:
+        return self._split
+
+    def _places(self) -> np.ndarray:
+        return self.windows.elements()
+
+    def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
+        return kernel.reshape(self.weight_shapes[0]), bias.reshape(-1)
