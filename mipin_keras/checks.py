@@ -1,4 +1,4 @@
-"""Checks of options and models: what was expected, and what came."""
+"""Checks of options, arrays and models. An error says what was expected, what was received, and what to do."""
 
 from __future__ import annotations
 
@@ -13,6 +13,14 @@ class NotFittedError(RuntimeError):
     """The analyzer, or the class to explain, has not been fitted; or the model has changed since."""
 
 
+def not_fitted(name: str) -> NotFittedError:
+    """The error for an analyzer of this name that has no fit yet."""
+    return NotFittedError(
+        f"expected a fitted analyzer, received this {name!r} analyzer, which is not fitted; call fit(X), or load() a "
+        "file"
+    )
+
+
 def one_of(name: str, value: Any, known: tuple) -> None:
     """Raise ValueError unless ``value`` is one of ``known``, of the same type too."""
     if not any(type(value) is type(entry) and value == entry for entry in known):
@@ -25,13 +33,28 @@ def integer(name: str, value: Any, least: int) -> int:
     Raises:
         ValueError: Unless it is an integer of at least ``least``.
     """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+    if not _is_integer(value) or value < least:
         raise ValueError(f"expected {name} to be an integer of at least {least}, received {value!r}")
     return int(value)
 
 
+def index(name: str, value: Any, size: int) -> int:
+    """``value``, Python's integer or NumPy's, as Python's.
+
+    Raises:
+        ValueError: Unless it is an integer from 0 to ``size - 1``.
+    """
+    if not _is_integer(value) or not 0 <= value < size:
+        raise ValueError(f"expected {name} to be an int from 0 to {size - 1}, received {value!r}; give one of these")
+    return int(value)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
 def number(name: str, value: Any, least: float, *, above: bool = False) -> float:
-    """``value`` as a float.
+    """``value``, Python's number or NumPy's, as a float.
 
     Raises:
         ValueError: Unless it is a finite number of at least ``least``, or
@@ -59,11 +82,57 @@ def array_like(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarr
     except (ValueError, TypeError, OverflowError):
         received = getattr(value, "shape", None) or repr(value)
         raise ValueError(
-            f"expected {name} to be a number or an array that broadcasts to one sample {shape}, received {received}"
+            f"expected {name} to be a number or an array that broadcasts to one sample {shape}, received {received}; "
+            "give one number for all, or leave out the batch axis"
         ) from None
     if not np.isfinite(array).all():
         raise ValueError(f"expected {name} to be finite, received {value!r}")
     return array
+
+
+def real_array(name: str, values: Any) -> np.ndarray:
+    """``values`` as an array of its own dtype, not copied.
+
+    Args:
+        name: What the message calls the array.
+        values: Array-like of any shape.
+
+    Raises:
+        ValueError: Unless it is one array of real numbers: floats, integers
+            or booleans.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as problem:  # lists of unequal lengths
+        raise ValueError(
+            f"expected {name} to be one array of real numbers, received a {type(values).__name__} of parts of "
+            f"different shapes; give parts of one shape ({problem})"
+        ) from problem
+    if array.dtype.kind not in "fiub":
+        raise ValueError(f"expected {name} to be real numbers, received dtype {array.dtype}; convert the array first")
+    return array
+
+
+def check_finite(name: str, array: Any, entries: str, advice: str, *, offset: int | None = None) -> None:
+    """Raise ValueError if an array of numbers holds NaN or infinity; the message counts the entries that do.
+
+    Args:
+        name: What the message calls the array.
+        array: Shape ``(n, ...)``.
+        entries: What the message calls the ``n`` entries, in the plural.
+        advice: What to do about it: the end of the message.
+        offset: For an array that is one batch of the data: the index of its
+            first entry in the data.
+    """
+    finite = np.isfinite(array)
+    if finite.all():
+        return
+    bad = np.flatnonzero(~finite.reshape(len(array), -1).all(axis=1))
+    of_batch, of_data = ("", "") if offset is None else (" of a batch", " of the data")
+    raise ValueError(
+        f"expected {name} to be finite, received NaN or infinity in {len(bad)} of {len(array)} {entries}{of_batch}, "
+        f"the first at index {(offset or 0) + bad[0]}{of_data}; {advice}"
+    )
 
 
 def check_graph(model: Any, what: str) -> None:
@@ -76,7 +145,8 @@ def check_graph(model: Any, what: str) -> None:
         )
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(
-            f"{what} is not built, so it has no graph yet; add keras.Input(shape) as its first layer, or call it once"
+            f"expected a built model, received {what}, which is not built and has no graph yet; add "
+            "keras.Input(shape) as its first layer, or call it once"
         )
 
 
@@ -84,7 +154,8 @@ def check_model(model: Any) -> None:
     """Raise unless ``model`` is a Keras 3 model with a graph, one input and one output."""
     if not isinstance(model, keras.Model):
         raise TypeError(
-            f"expected a Keras 3 model (keras.Model), received {type(model).__module__}.{type(model).__name__}"
+            f"expected a Keras 3 model (keras.Model), received {type(model).__module__}.{type(model).__name__}; build "
+            "it with keras.Sequential or keras.Model"
         )
     check_graph(model, "the model")
     for what, tensors in (("input", model.inputs), ("output", model.outputs)):

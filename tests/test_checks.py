@@ -1,4 +1,4 @@
-"""Checks of options."""
+"""Checks of options and arrays."""
 
 import numpy as np
 import pytest
@@ -26,13 +26,16 @@ def test_one_of_says_what_is_known_and_what_came(value, known):
     assert str(caught.value) == f"expected option to be one of {known}, received {value!r}"
 
 
-@pytest.mark.parametrize(("value", "least"), [(0, 0), (1, 1), (10**20, 1), (-3, -3)])
-def test_whole_takes_integers_from_the_least_on(value, least):
-    checks.integer("steps", value, least)
+@pytest.mark.parametrize(
+    ("value", "least"), [(0, 0), (1, 1), (10**20, 1), (-3, -3), (np.int8(2), 1), (np.uint64(2**63), 0)]
+)
+def test_integer_takes_integers_from_the_least_on(value, least):
+    found = checks.integer("steps", value, least)
+    assert type(found) is int and found == value
 
 
-@pytest.mark.parametrize("value", [0, -1, True, False, 2.5, 2.0, "2", None, [1], float("inf")])
-def test_whole_refuses_what_is_less_or_no_integer(value):
+@pytest.mark.parametrize("value", [0, -1, True, False, np.True_, np.float32(2), 2.5, 2.0, "2", None, [1], float("inf")])
+def test_integer_refuses_what_is_less_or_no_integer(value):
     with pytest.raises(ValueError) as caught:
         checks.integer("steps", value, 1)
     assert str(caught.value) == f"expected steps to be an integer of at least 1, received {value!r}"
@@ -99,7 +102,7 @@ def test_array_like_refuses_other_shapes_and_what_is_no_number(value, received):
     assert str(caught.value).startswith("expected low to be ")
     if received is not None:  # NumPy makes NaN of None
         assert "broadcasts to one sample (2, 3)" in str(caught.value)
-        assert str(caught.value).endswith(f"received {received}")
+        assert str(caught.value).endswith(f"received {received}; give one number for all, or leave out the batch axis")
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), [0, -float("inf"), 0], np.full((2, 3), np.nan)])
@@ -126,3 +129,46 @@ def test_an_integer_too_large_for_a_float_is_refused(call):
 @pytest.mark.parametrize("shape", [(None, 3), (None, None, 2)])
 def test_a_number_fits_a_sample_with_open_axes(shape):
     np.testing.assert_array_equal(np.unique(checks.array_like("low", 0.5, shape)), [0.5])
+
+
+def test_real_array_does_not_copy_and_keeps_the_dtype():
+    given = np.arange(6, dtype=np.uint8).reshape(2, 3)
+    assert checks.real_array("maps", given) is given
+    assert checks.real_array("maps", [[True], [False]]).dtype == bool
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (["a"], "maps to be real numbers, received dtype <U1; convert"),
+        ([1j], "maps to be real numbers, received dtype complex128"),
+        (None, "maps to be real numbers, received dtype object"),
+        (
+            [[1, 2], [3]],
+            "maps to be one array of real numbers, received a list of parts of different shapes",
+        ),
+    ],
+)
+def test_real_array_refuses_other_things(values, message):
+    with pytest.raises(ValueError, match="expected " + message):
+        checks.real_array("maps", values)
+
+
+@pytest.mark.parametrize("array", [np.zeros((0, 3)), np.ones((2, 0)), np.arange(3), np.array([True]), np.ones((2, 3))])
+def test_check_finite_takes_finite_numbers(array):
+    checks.check_finite("maps", array, "maps", "leave them out")
+
+
+def test_check_finite_counts_what_is_not_finite():
+    array = np.ones((4, 2, 2))
+    array[1, 0, 0], array[3] = np.nan, np.inf
+    message = (
+        "expected maps to be finite, received NaN or infinity in 2 of 4 images, the first at index 1; leave them out"
+    )
+    with pytest.raises(ValueError) as caught:
+        checks.check_finite("maps", array, "images", "leave them out")
+    assert str(caught.value) == message
+    with pytest.raises(ValueError, match="in 2 of 4 samples of a batch, the first at index 11 of the data; leave"):
+        checks.check_finite("input", array, "samples", "leave them out", offset=10)
+    with pytest.raises(ValueError, match="in 1 of 2 values, the first at index 1;"):
+        checks.check_finite("values", np.array([1.0, -np.inf]), "values", "leave them out")
