@@ -10,14 +10,17 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import check_finite
+from .checks import vector_of
+
 
 class ClassCompleteness(NamedTuple):
     """The mean over the samples of one class: the inner mean of Eq. 10 and 11.
 
     Attributes:
-        apc: percent; NaN when ``samples`` is 0.
-        positive_apc: percent; NaN when ``samples`` is 0.
-        samples: how many samples of the class were averaged.
+        apc: Percent; NaN when ``samples`` is 0.
+        positive_apc: Percent; NaN when ``samples`` is 0.
+        samples: How many samples of the class were averaged.
     """
 
     apc: float
@@ -34,9 +37,9 @@ class Completeness:
             |logit(x) - logit(s)| / |logit(x)|. 0 is best, there is no upper end. NaN when every sample is undefined.
         positive_apc: Eq. 11 in percent: the same with relu(logit(x) - logit(s)), which forgives a source signal that
             raises the logit. At most ``apc``. NaN when every sample is undefined.
-        samples: how many samples were averaged in.
-        undefined: how many were not, because their logit is 0 and a change relative to it has no value.
-        per_class: for each class among the samples, in ascending order, its own means. A class whose samples are all
+        samples: How many samples were averaged in.
+        undefined: How many were not, because their logit is 0 and a change relative to it has no value.
+        per_class: For each class among the samples, in ascending order, its own means. A class whose samples are all
             undefined stands here with NaN and 0 samples, and is left out of ``apc`` and ``positive_apc``.
     """
 
@@ -83,17 +86,18 @@ def average_percentage_change(logits: ArrayLike, source_logits: ArrayLike, class
         and not averaged in. When all are undefined, ``apc`` and ``positive_apc`` are NaN.
 
     Raises:
-        ValueError: an argument is not of rank 1, is empty, differs in length from the others, holds NaN or infinity,
+        ValueError: An argument is not of rank 1, is empty, differs in length from the others, holds NaN or infinity,
             or ``classes`` holds something other than integers from 0.
     """
-    logit = _numbers("logits", logits)
-    source = _numbers("source_logits", source_logits)
+    advice = "from all logits (n, C), take each sample's own class: logits[np.arange(n), classes]"
+    logit = vector_of("logits", logits, advice).astype(np.float64)
+    source = vector_of("source_logits", source_logits, advice).astype(np.float64)
     explained = _labels(classes)
     if not len(logit) == len(source) == len(explained):
         raise ValueError(
-            "Expected one logit, one source logit and one class for each sample; received "
-            f"{len(logit)} logits, {len(source)} source_logits and {len(explained)} classes. "
-            "Pass arrays of one length, in the same order."
+            "expected one logit, one source logit and one class for each sample, received "
+            f"{len(logit)} logits, {len(source)} source_logits and {len(explained)} classes; "
+            "pass arrays of one length, in the same order"
         )
 
     defined = logit != 0
@@ -118,35 +122,35 @@ def completeness(
     """Measure a fitted analyzer's source signals on x: run the network on both, compare the logits.
 
     Args:
-        analyzer: a fitted analyzer that has source signals (``logits``, ``select`` and ``source_signal``), such as
+        analyzer: A fitted analyzer that has source signals (``logits``, ``select`` and ``source_signal``), such as
             MIP-IN.
-        x: the inputs, as the analyzer's ``analyze`` takes them: (n, ...).
-        neuron_selection: which output neuron is explained, as ``analyze`` takes it. By default what the analyzer's
+        x: The inputs, as the analyzer's ``analyze`` takes them: (n, ...).
+        neuron_selection: Which output neuron is explained, as ``analyze`` takes it. By default what the analyzer's
             own mode says, usually the largest logit. It must select one neuron a sample: the measure is of a logit.
             Tied maxima, whose logits are equal, count for the first of their classes.
-        batch_size: how many samples run through the network at once; it changes memory and time only.
+        batch_size: How many samples run through the network at once; it changes memory and time only.
 
     Returns:
         A :class:`Completeness`, in percent, over the classes explained. Not the true classes: for those give them as
         ``neuron_selection``, with an analyzer in the mode "index".
 
     Raises:
-        TypeError: the analyzer has no source signals.
-        ValueError: the analyzer's explanation stops at an ``input_layer``; the selection takes no neuron or a mixture
+        TypeError: The analyzer has no source signals.
+        ValueError: The analyzer's explanation stops at an ``input_layer``; the selection takes no neuron or a mixture
             of several for some sample; the logits are not finite numbers of shape (n, C); and whatever the analyzer
             itself refuses.
     """
     missing = [name for name in ("logits", "select", "source_signal") if not callable(getattr(analyzer, name, None))]
     if missing:
         raise TypeError(
-            f"Expected an analyzer with source signals; received a {type(analyzer).__name__}, which has no "
-            f"{', '.join(missing)}. Use create_analyzer('mipin', model), fitted."
+            f"expected an analyzer with source signals, received a {type(analyzer).__name__}, which has no "
+            f"{', '.join(missing)}; use create_analyzer('mipin', model), fitted"
         )
     stops_at = getattr(analyzer, "options", {}).get("input_layer")
     if stops_at is not None:
         raise ValueError(
-            "Completeness runs the network on the source signal: expected an analyzer that explains down to the "
-            f"input, received one that stops at layer {stops_at!r}. Create one without input_layer."
+            "expected an analyzer that explains down to the input, as completeness runs the network on the source "
+            f"signal, received one that stops at layer {stops_at!r}; create one without input_layer"
         )
     logits = _matrix("the logits of x", analyzer.logits(x, batch_size=batch_size))
     weights = _matrix("the selection", analyzer.select(logits, neuron_selection), logits.shape)
@@ -169,48 +173,24 @@ def _explained(weights: NDArray[Any]) -> NDArray[np.intp]:
     if not single.all():
         bad = int(np.argmin(single))
         raise ValueError(
-            "Completeness is of one logit a sample: expected a neuron_selection that takes one neuron for each; "
-            f"for sample {bad} the weights are {np.array2string(weights[bad], threshold=12)}. "
-            "Select 'max_activation', or one index a sample."
+            "expected a neuron_selection that takes one neuron for each sample, as completeness is of one logit, "
+            f"received for sample {bad} the weights {np.array2string(weights[bad], threshold=12)}; select "
+            "'max_activation', or one index a sample"
         )
     return np.argmax(weights, axis=1)
 
 
-def _numbers(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    """A checked (n,) float64 copy of a caller's numbers."""
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiu":
-        raise ValueError(f"Expected {name} to be real numbers; received dtype {array.dtype}.")
-    _check_vector(name, array)
-    array = array.astype(np.float64)
-    bad = np.flatnonzero(~np.isfinite(array))
-    if len(bad):
-        raise ValueError(
-            f"Expected {name} to be finite; received {array[bad[0]]} for sample {bad[0]} "
-            f"({len(bad)} of {len(array)} are not). Look for the cause in the model or the fit: no average hides it."
-        )
-    return array
-
-
 def _labels(classes: ArrayLike) -> NDArray[np.integer[Any]]:
-    """A checked (n,) array of class numbers."""
-    array = np.asarray(classes)
-    _check_vector("classes", array)
+    """A checked (n,) array of the indices of classes."""
+    array = vector_of("classes", classes, "give one class index a sample")
     if array.dtype.kind not in "iu":
-        raise ValueError(f"Expected classes to be integers, one class number a sample; received dtype {array.dtype}.")
-    if array.min() < 0:
-        raise ValueError(f"Expected classes to be numbered from 0; received {array.min()}.")
-    return array
-
-
-def _check_vector(name: str, array: NDArray[Any]) -> None:
-    if array.ndim != 1:
         raise ValueError(
-            f"Expected {name} of shape (n,), one number a sample; received shape {array.shape}. "
-            "From all logits (n, C), take each sample's own class: logits[np.arange(n), classes]."
+            f"expected classes to be integers, one class index a sample, received dtype {array.dtype}; give "
+            "logits.argmax(axis=1) for the classes that the model takes the samples for"
         )
-    if not len(array):
-        raise ValueError(f"Expected {name} of at least one sample; received an empty array.")
+    if array.min() < 0:
+        raise ValueError(f"expected classes to be numbered from 0, received {array.min()}; count from 0")
+    return array
 
 
 def _matrix(name: str, values: ArrayLike, shape: tuple[int, ...] | None = None) -> NDArray[Any]:
@@ -218,8 +198,9 @@ def _matrix(name: str, values: ArrayLike, shape: tuple[int, ...] | None = None) 
     array = np.asarray(values)
     if array.ndim != 2 or array.size == 0 or (shape is not None and array.shape != shape):
         expected = "(n, C)" if shape is None else str(shape)
-        raise ValueError(f"Expected {name} of shape {expected}, not empty; received shape {array.shape}.")
-    bad = int((~np.isfinite(array)).any(axis=1).sum())
-    if bad:
-        raise ValueError(f"Expected {name} to be finite; received NaN or infinity in {bad} of {len(array)} rows.")
+        raise ValueError(
+            f"expected {name} of shape {expected}, not empty, received shape {array.shape}; look at the analyzer's "
+            "logits() and select()"
+        )
+    check_finite(name, array, "rows", "look for the cause in the model's weights or the fit")
     return array

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import maps_of
+from ..checks import integer, number
+from .checks import maps_of, vector_of
 
 _DRAWN = 1 << 20  # entries of the bootstrap that are drawn at once
 
@@ -21,10 +22,10 @@ class BoxAccuracy:
     """What :func:`bounding_box_accuracy` found.
 
     Attributes:
-        accuracy: the mean over the images, from 0 to 1.
+        accuracy: The mean over the images, from 0 to 1.
         per_image: (n,) float64, each image's share, from 0 to 1.
-        chance: the mean share of an image that its box covers, which a flat map, or a random one, scores on average.
-        samples: how many images there were.
+        chance: The mean share of an image that its box covers, which a flat map, or a random one, scores on average.
+        samples: How many images there were.
     """
 
     accuracy: float
@@ -41,12 +42,12 @@ class PositiveShare:
     """What :func:`positive_share` found.
 
     Attributes:
-        share: the mean over the images that have a value, from 0 to 1; NaN when none has.
+        share: The mean over the images that have a value, from 0 to 1; NaN when none has.
         per_image: (n,) float64, each image's share; NaN where it is undefined.
-        chance: the mean share of an image that its mask covers, over the images that have a value: what a flat
+        chance: The mean share of an image that its mask covers, over the images that have a value: what a flat
             positive map scores. NaN when none has.
-        samples: how many images were averaged in.
-        undefined: how many were not, because no pixel of their map is positive.
+        samples: How many images were averaged in.
+        undefined: How many were not, because no pixel of their map is positive.
     """
 
     share: float
@@ -65,7 +66,7 @@ class PositiveShare:
 def bounding_box_accuracy(maps: ArrayLike, masks: ArrayLike) -> BoxAccuracy:
     """The share of an image's n strongest pixels that lie in its box of n pixels (section 6.3 of MIP-IN).
 
-    Pixels that tie at the n-th place count in expectation, as if a random order settled them: a flat map scores
+    Pixels that tie for the n-th position count in expectation, as if a random order settled them: a flat map scores
     exactly the share of the image that the box covers, and no order of storage helps.
 
     Args:
@@ -77,7 +78,7 @@ def bounding_box_accuracy(maps: ArrayLike, masks: ArrayLike) -> BoxAccuracy:
         A :class:`BoxAccuracy`.
 
     Raises:
-        ValueError: the shapes differ or are others, there is no image, a map is not finite, the masks are not bool,
+        ValueError: The shapes differ or are others, there is no image, a map is not finite, the masks are not bool,
             or a mask covers nothing or everything.
     """
     values = maps_of("maps", maps)
@@ -90,8 +91,8 @@ def _in_box(values: NDArray[np.generic], box: NDArray[np.bool_]) -> float:
     n = int(box.sum())
     threshold = np.partition(values, values.size - n, axis=None)[values.size - n]
     above, tied = values > threshold, values == threshold
-    places = n - int(above.sum())
-    return (int(box[above].sum()) + places * float(box[tied].mean())) / n
+    left = n - int(above.sum())  # of the n pixels, those that the tied ones share
+    return (int(box[above].sum()) + left * float(box[tied].mean())) / n
 
 
 def positive_share(maps: ArrayLike, masks: ArrayLike) -> PositiveShare:
@@ -106,7 +107,7 @@ def positive_share(maps: ArrayLike, masks: ArrayLike) -> PositiveShare:
         ``undefined`` and not averaged in.
 
     Raises:
-        ValueError: as :func:`bounding_box_accuracy`.
+        ValueError: As :func:`bounding_box_accuracy`.
     """
     values = maps_of("maps", maps)
     inside = _masks(masks, values.shape)
@@ -126,11 +127,16 @@ def centre_prior(size: tuple[int, int]) -> NDArray[np.float64]:
     """The map that knows nothing of an image but its centre: minus each pixel's distance from it.
 
     Args:
-        size: height and width, in pixels.
+        size: Height and width, in pixels.
 
     Returns:
         (height, width) float64, in pixels, largest at the centre.
+
+    Raises:
+        ValueError: The size is not two integers of at least 1.
     """
+    height, width = size
+    size = integer("height", height, 1), integer("width", width, 1)
     rows, columns = (np.arange(length) - (length - 1) / 2 for length in size)
     return -np.hypot(rows[:, None], columns[None, :])
 
@@ -142,28 +148,23 @@ def bootstrap_interval(
 
     Args:
         values: (n,) of real numbers, one an image. For a paired comparison, give the differences.
-        level: the share of resamples whose mean lies in the interval, between 0 and 1.
-        resamples: how many times n images are drawn from the n, with replacement. Memory does not grow with it.
-        seed: of the draws.
+        level: The share of resamples whose mean lies in the interval, between 0 and 1.
+        resamples: How many times n images are drawn from the n, with replacement. Memory does not grow with it.
+        seed: Of the draws.
 
     Returns:
         The lower and the upper end.
 
     Raises:
-        ValueError: the values have another shape, are none, or hold NaN or infinity; level or resamples is out of
-            range.
+        ValueError: The values have another shape, are none, or hold NaN or infinity; or level, resamples or seed is out
+            of range.
     """
-    given = np.asarray(values)
-    if given.ndim != 1 or not len(given) or given.dtype.kind not in "fiub" or not np.isfinite(given).all():
-        raise ValueError(
-            f"Expected values of shape (n,), one finite number an image; received shape {given.shape}, dtype "
-            f"{given.dtype}. Leave out what is undefined before."
-        )
-    if not 0 < level < 1 or resamples < 1:
-        raise ValueError(
-            f"Expected level between 0 and 1 and resamples of at least 1; received {level} and {resamples}."
-        )
-    numbers, random = given.astype(np.float64), np.random.default_rng(seed)
+    level, resamples = number("level", level, 0, above=True), integer("resamples", resamples, 1)
+    seed = integer("seed", seed, 0)
+    if level >= 1:
+        raise ValueError(f"expected level to be between 0 and 1, received {level:g}; give a share, such as 0.95")
+    numbers = vector_of("values", values, "give one number an image").astype(np.float64)
+    random = np.random.default_rng(seed)
     at_once = max(1, _DRAWN // len(numbers))
     counts = [min(at_once, resamples - start) for start in range(0, resamples, at_once)]
     means = np.concatenate(
@@ -178,14 +179,14 @@ def _masks(masks: ArrayLike, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     inside = np.asarray(masks)
     if inside.dtype != bool or inside.shape != shape:
         raise ValueError(
-            f"Expected masks of dtype bool, like the maps of shape {shape}; received {inside.dtype} of shape "
-            f"{inside.shape}. Resize the maps to the images, not the masks to the maps."
+            f"expected masks of dtype bool, like the maps of shape {shape}, received {inside.dtype} of shape "
+            f"{inside.shape}; resize the maps to the images, not the masks to the maps"
         )
     shares = inside.mean(axis=(1, 2))
     for what, bad in (("nothing", shares == 0), ("all of it", shares == 1)):
         if bad.any():
             raise ValueError(
-                f"Expected masks that cover a part of each image; received {int(bad.sum())} of {len(bad)} that cover "
-                f"{what}, the first at index {int(np.argmax(bad))}. Leave those images out: they measure nothing."
+                f"expected masks that cover a part of each image, received {int(bad.sum())} of {len(bad)} that cover "
+                f"{what}, the first at index {int(np.argmax(bad))}; leave those images out: they measure nothing"
             )
     return inside

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import integer
+from ..checks import check_finite, integer, real_array
 from .checks import maps_of
 
 BASELINES = ("mean", "blur", "zero")
@@ -123,27 +123,35 @@ def _curves(
 ) -> Curves:
     images = maps_of("x", x, "(n, H, W, C) or (n, H, W)", rank=None)
     if images.ndim not in (3, 4):
-        raise ValueError(f"Expected x of shape (n, H, W, C) or (n, H, W); received shape {images.shape}.")
+        raise ValueError(
+            f"expected x of shape (n, H, W, C) or (n, H, W), received shape {images.shape}; deletion and insertion "
+            "are for images"
+        )
     if images.dtype.kind != "f":
         images = images.astype(np.float32)
     ranked = maps_of("maps", maps)
     if ranked.shape != images.shape[:3]:
         raise ValueError(
-            f"Expected maps of shape {images.shape[:3]}, one value a pixel of x; received shape {ranked.shape}. "
-            "Reduce a map's channels first: analyze(x, reduce=...)."
+            f"expected maps of shape {images.shape[:3]}, one value a pixel of x, received shape {ranked.shape}; "
+            "reduce a map's channels first: analyze(x, reduce=...)"
         )
     n, pixels = len(images), ranked[0].size
     labels = np.asarray(classes)
     if labels.dtype.kind not in "iu" or labels.shape not in ((), (n,)) or labels.min() < 0:
-        raise ValueError(f"Expected classes to be an integer from 0, or {n} of them; received {_brief(classes)}.")
+        raise ValueError(
+            f"expected classes to be an integer from 0, or {n} of them, received {_brief(classes)}; give one class "
+            "for all images, or one for each"
+        )
     labels = np.broadcast_to(labels, (n,))
     steps, batch_size = integer("steps", steps, 1), integer("batch_size", batch_size, 1)
     seed = integer("seed", seed, 0)
     if steps > pixels:
-        raise ValueError(f"Expected steps of at most the number of pixels, {pixels}; received {steps}.")
+        raise ValueError(
+            f"expected steps of at most the number of pixels, {pixels}, received {steps}; take fewer steps"
+        )
     given = baseline if isinstance(baseline, str) else _fixed(baseline, images)
     if isinstance(given, str) and given not in BASELINES:
-        raise ValueError(f"Expected baseline to be one of {BASELINES}, or an array; received {baseline!r}.")
+        raise ValueError(f"expected baseline to be an array or one of {BASELINES}, received {baseline!r}")
 
     rng = np.random.default_rng(seed)
     counts = np.rint(np.linspace(0, pixels, steps + 1)).astype(int)
@@ -160,7 +168,7 @@ def _curves(
 
 
 def _ranks(maps: NDArray[Any], rng: np.random.Generator) -> NDArray[np.intp]:
-    """The place of each pixel in its map's order from the highest, from 0: (b, H, W); equal values at random."""
+    """The position of each pixel in its map's order from the highest, from 0: (b, H, W); equal values at random."""
     flat = maps.reshape(len(maps), -1)
     order = np.lexsort((rng.random(flat.shape), -flat.astype(np.float64)), axis=1)
     ranks = np.empty_like(order)
@@ -187,12 +195,13 @@ def _gaussian(size: int) -> NDArray[np.float64]:
 
 def _fixed(baseline: ArrayLike, images: NDArray[Any]) -> NDArray[Any]:
     """A caller's baseline as a view of the images' shape, of their type."""
-    array = np.asarray(baseline)
+    array = real_array("baseline", baseline)
     try:
         view = np.broadcast_to(array, images.shape)
     except ValueError:
         raise ValueError(
-            f"Expected baseline to broadcast to x, {images.shape}; received shape {array.shape}."
+            f"expected baseline to broadcast to x, {images.shape}, received shape {array.shape}; give a number, an "
+            "image, or an image for each of x"
         ) from None
     maps_of("baseline", view, rank=None)
     return np.broadcast_to(array.astype(images.dtype), images.shape)
@@ -205,16 +214,19 @@ def _scores(
     scores = np.asarray(predict(batch))
     if scores.ndim != 2 or len(scores) != len(batch) or scores.dtype.kind not in "fiu":
         raise ValueError(
-            f"Expected predict to give the scores of all classes, ({len(batch)}, classes), of a batch of {len(batch)}; "
-            f"received {scores.dtype} of shape {scores.shape}."
+            f"expected predict to give the scores of all classes, ({len(batch)}, classes), of a batch of {len(batch)}, "
+            f"received {scores.dtype} of shape {scores.shape}; give model.predict_on_batch, or an analyzer's logits"
         )
     if labels.max() >= scores.shape[1]:
-        raise ValueError(f"Expected classes below the {scores.shape[1]} that predict scores; received {labels.max()}.")
-    if not np.isfinite(scores).all():
-        raise ValueError("Expected predict to give finite scores; received NaN or infinity. Look into the model.")
+        raise ValueError(
+            f"expected classes below the {scores.shape[1]} that predict scores, received {labels.max()}; count them "
+            "from 0"
+        )
+    check_finite("the scores that predict gives", scores, "images", "look for the cause in the model")
     return scores[np.arange(len(batch)), labels].astype(np.float64)
 
 
 def _brief(values: Any) -> str:
+    """What a message says of a caller's value: a number as it is, an array by its dtype and shape."""
     array = np.asarray(values)
     return f"{array.dtype} of shape {array.shape}" if array.ndim else repr(values)

@@ -20,6 +20,7 @@ from numpy.typing import ArrayLike, NDArray
 from ..checks import integer
 from ..graph.model_graph import ModelGraph
 from ..saving.fingerprint import fingerprint
+from .checks import pairs_of
 
 WINDOW = 11  # pixels: the side of SSIM's window
 
@@ -59,12 +60,9 @@ def similarity(first: ArrayLike, second: ArrayLike) -> Similarity:
         A :class:`Similarity`.
 
     Raises:
-        ValueError: the shapes differ or hold no map, or a value is NaN, infinite or no real number.
+        ValueError: The shapes differ or hold no map, or a value is NaN, infinite or no real number.
     """
-    a, b = _maps("first", first), _maps("second", second)
-    if a.shape != b.shape:
-        raise ValueError(f"Expected maps in pairs, of one shape; received shapes {a.shape} and {b.shape}.")
-    a, b = _scaled(a), _scaled(b)
+    a, b = (_scaled(maps.astype(np.float64)) for maps in pairs_of(first, second))
     rows = a.reshape(len(a), -1), b.reshape(len(b), -1)
     sizes = np.abs(rows[0]), np.abs(rows[1])
     flat = [(row.max(axis=1) == row.min(axis=1)) for row in (*rows, *sizes)]
@@ -88,9 +86,9 @@ def cascading(
     where it stands there. Layers without weights have none.
 
     Args:
-        model: a built Sequential or functional Keras 3 model, with one input and one output. It is not changed.
-        seed: of the weights drawn. A layer's depend on it and on the layer's place in the model alone.
-        layers: names of layers to randomise, in any order, as a step of :class:`mipin_keras.graph.ModelGraph` has
+        model: A built Sequential or functional Keras 3 model, with one input and one output. It is not changed.
+        seed: Of the weights drawn. A layer's depend on it and on the layer's position in the model alone.
+        layers: Names of layers to randomise, in any order, as a step of :class:`mipin_keras.graph.ModelGraph` has
             them: the path of nested models before the layer's name. None for all with weights.
 
     Returns:
@@ -98,11 +96,11 @@ def cascading(
         layer randomised. An analyzer of the copy made once explains it as it has become.
 
     Raises:
-        ValueError: the model has no graph or no weights, cannot be copied, or has no layer of a name, all said at
+        ValueError: The model has no graph or no weights, cannot be copied, or has no layer of a name, all said at
             once; or, when it is its turn, a layer cannot be built anew from its configuration.
 
     Warns:
-        UserWarning: a layer is left out, as the weights drawn for it are those that it has.
+        UserWarning: A layer is left out, as the weights drawn for it are those that it has.
     """
     copy, found = _prepared(model, seed, layers)
 
@@ -148,7 +146,10 @@ def _prepared(
     copy.set_weights(model.get_weights())
     copied = ModelGraph(copy)
     if fingerprint(copied) != fingerprint(graph):
-        raise ValueError("Expected a model that clone_model copies exactly; its copy has other layers or weights.")
+        raise ValueError(
+            "expected a model that keras.models.clone_model copies exactly, received one whose copy has other layers "
+            "or weights; give each layer of your own a get_config() that tells all its settings"
+        )
 
     found: dict[int, tuple[str, Any, int]] = {}
     for step in reversed(copied.steps):
@@ -160,7 +161,10 @@ def _prepared(
     wanted = known if layers is None else list(layers)
     unknown = sorted(set(wanted) - set(known))
     if unknown or not wanted:
-        raise ValueError(f"Expected layers with weights, at least one of {known}; received {unknown or 'none'}.")
+        raise ValueError(
+            f"expected layers with weights, at least one of {known}, received {unknown or 'none'}; leave layers out to "
+            "randomise all of them"
+        )
     return copy, [entry for entry in found.values() if entry[0] in wanted]
 
 
@@ -180,12 +184,16 @@ def _randomize(name: str, layer: Any, seed: int) -> bool:
     drawn = fresh.get_weights()
     if [w.shape for w in drawn] != [w.shape for w in before]:
         raise ValueError(
-            f"Expected a layer that its configuration builds anew; {name!r} ({type(layer).__name__}) has weights of "
-            f"shapes {[w.shape for w in before]}, built anew {[w.shape for w in drawn]}. Give it get_build_config()."
+            f"expected a layer that its configuration builds anew, received {name!r} ({type(layer).__name__}), which "
+            f"has weights of shapes {[w.shape for w in before]}, built anew {[w.shape for w in drawn]}; give it "
+            "get_build_config()"
         )
     if all(np.array_equal(old, new) for old, new in zip(before, drawn, strict=True)):
         warnings.warn(
-            f"Layer {name!r} is left out: the weights drawn for it are those that it has.", UserWarning, stacklevel=3
+            f"expected a layer that changes when its weights are drawn anew, received {name!r}, whose weights are "
+            "those that its initialisers draw; it is left out, train the model first",
+            UserWarning,
+            stacklevel=3,
         )
         return False
     layer.set_weights(drawn)
@@ -196,10 +204,14 @@ def _reseeded(config: Any) -> Any:
     """A layer's configuration with other seeds in place of those that are set."""
     if isinstance(config, dict):
         return {
-            key: random.randint(1, 10**9) if key == "seed" and type(value) is int else _reseeded(value)
+            key: random.randint(1, 10**9) if key == "seed" and _is_seed(value) else _reseeded(value)
             for key, value in config.items()
         }
     return [_reseeded(entry) for entry in config] if isinstance(config, list) else config
+
+
+def _is_seed(value: Any) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @contextlib.contextmanager
@@ -213,22 +225,6 @@ def _drawing(seed: int) -> Iterator[None]:
         random.setstate(state)
 
 
-def _maps(name: str, values: ArrayLike) -> NDArray[np.float64]:
-    array = np.asarray(values)
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"Expected {name} to be real numbers; received dtype {array.dtype}.")
-    if array.ndim < 2 or not array.size:
-        raise ValueError(f"Expected {name} of shape (n, ...), a map a row, not empty; received shape {array.shape}.")
-    array = array.astype(np.float64)
-    bad = ~np.isfinite(array.reshape(len(array), -1)).all(axis=1)
-    if bad.any():
-        raise ValueError(
-            f"Expected {name} to be finite; received NaN or infinity in {bad.sum()} of {len(array)} maps, the first at "
-            f"index {np.argmax(bad)}."
-        )
-    return array
-
-
 def _scaled(maps: NDArray[np.float64]) -> NDArray[np.float64]:
     """Each map divided by its largest absolute value; a map of zeros stays one."""
     largest = np.abs(maps).max(axis=tuple(range(1, maps.ndim)), keepdims=True)
@@ -239,8 +235,8 @@ def _ranks(rows: NDArray[np.float64]) -> NDArray[np.float64]:
     """The rank of each value in its row, less the mean rank; tied values share the mean of theirs."""
     ranks = np.empty(rows.shape)
     for row, values in zip(ranks, rows, strict=True):
-        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        row[:] = (np.cumsum(counts) - (counts - 1) / 2)[place.reshape(-1)]
+        _, group, counts = np.unique(values, return_inverse=True, return_counts=True)
+        row[:] = (np.cumsum(counts) - (counts - 1) / 2)[group.reshape(-1)]
     return ranks - (rows.shape[1] + 1) / 2
 
 

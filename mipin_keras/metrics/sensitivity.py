@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from .checks import maps_of
+from .checks import pairs_of
 
-# Two maps of largest absolute value 1 are the same where no entry differs by more: what float32 leaves of a walk
-# through a network, for two classes apart, is of this size.
+# Two maps of largest absolute value 1 are the same where no entry differs by more: for two classes, rounding to float32
+# on the way back through a network leaves a difference of this size.
 SAME = 1e-4
 
 
@@ -20,12 +20,12 @@ class Sensitivity:
     """What :func:`class_sensitivity` found.
 
     Attributes:
-        distance: the mean l2 distance over the images; 0 for a method that does not look at the class, without an
-            upper end: it grows with the square root of the number of entries of a map.
+        distance: The mean l2 distance over the images; 0 for a method whose maps do not depend on the class, without
+            an upper end: it grows with the square root of the number of entries of a map.
         per_image: (n,) float64, each image's distance.
-        identical: images whose two maps, neither of them all zero, are the same after scaling (to ``SAME``).
-        empty: images of which one map, or both, is all zero.
-        samples: how many images there were.
+        identical: Images whose two maps, neither of them all zero, are the same after scaling (to ``SAME``).
+        empty: Images of which one map, or both, is all zero.
+        samples: How many images there were.
     """
 
     distance: float
@@ -56,14 +56,9 @@ def class_sensitivity(first: ArrayLike, second: ArrayLike) -> Sensitivity:
         A :class:`Sensitivity`.
 
     Raises:
-        ValueError: the shapes differ, there is no image, or a map is not finite.
+        ValueError: The shapes differ, there is no image, or a map is not finite.
     """
-    one, other = (maps_of(name, m, "(n, ...)", None) for name, m in (("first", first), ("second", second)))
-    if one.shape != other.shape:
-        raise ValueError(
-            f"Expected the maps of two classes on the same images, of one shape; received {one.shape} and "
-            f"{other.shape}."
-        )
+    one, other = pairs_of(first, second)
     distances, identical, empty = np.zeros(len(one)), 0, 0
     for i, pair in enumerate(zip(one, other, strict=True)):
         a, b = (_scaled(m) for m in pair)

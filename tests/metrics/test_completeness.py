@@ -103,15 +103,18 @@ def test_the_result_is_frozen():
         (([[1.0]], [1.0], [0]), r"logits of shape \(n,\).*received shape \(1, 1\)"),
         (([1.0], 1.0, [0]), r"source_logits of shape \(n,\).*received shape \(\)"),
         (([1.0], [1.0], [[0]]), r"classes of shape \(n,\)"),
-        (([], [], []), "at least one sample"),
+        (([], [], []), r"logits of shape \(n,\).*at least one sample, received shape \(0,\)"),
         (([1.0, 2.0], [1.0], [0, 1]), "2 logits, 1 source_logits and 2 classes"),
-        (([1.0, np.nan], [1.0, 1.0], [0, 0]), r"logits to be finite; received nan for sample 1 \(1 of 2"),
-        (([1.0], [-np.inf], [0]), "source_logits to be finite; received -inf"),
-        ((["1"], [1.0], [0]), "logits to be real numbers; received dtype <U1"),
-        (([1j], [1.0], [0]), "logits to be real numbers; received dtype complex128"),
+        (
+            ([1.0, np.nan], [1.0, 1.0], [0, 0]),
+            "logits to be finite, received NaN .* 1 of 2 samples, the first at index 1",
+        ),
+        (([1.0], [-np.inf], [0]), "source_logits to be finite, received NaN or infinity in 1 of 1 samples"),
+        ((["1"], [1.0], [0]), "logits to be real numbers, received dtype <U1"),
+        (([1j], [1.0], [0]), "logits to be real numbers, received dtype complex128"),
         (([1.0], [1.0], [0.0]), "classes to be integers.*float64"),
         (([1.0], [1.0], [True]), "classes to be integers.*bool"),
-        (([1.0], [1.0], [-1]), "numbered from 0; received -1"),
+        (([1.0], [1.0], [-1]), "numbered from 0, received -1"),
     ],
 )
 def test_bad_arguments_are_refused(arguments, message):
@@ -160,7 +163,7 @@ def test_completeness_of_a_chosen_neuron_and_of_ties():
 
 @pytest.mark.parametrize("weights", [[[0, 0, 0]], [[1, -1, 0]], [[0.7, 0.3, 0]], [[-1, 0, 0]]])
 def test_a_selection_of_no_single_neuron_is_refused(weights):
-    with pytest.raises(ValueError, match="one neuron for each; for sample 0"):
+    with pytest.raises(ValueError, match="one neuron for each sample, .* received for sample 0 the weights"):
         completeness(Scaled(np.eye(3), [1, 1, 1]), np.ones((1, 3), np.float32), weights)
 
 
@@ -176,11 +179,11 @@ def test_an_analyzer_without_source_signals_is_refused():
 def test_an_explanation_that_stops_at_a_layer_is_refused():
     analyzer = Scaled(np.eye(3), [1, 1, 1])
     analyzer.options = {"input_layer": "conv2"}
-    with pytest.raises(ValueError, match="down to the input, received one that stops at layer 'conv2'"):
+    with pytest.raises(ValueError, match="down to the input, .* received one that stops at layer 'conv2'"):
         completeness(analyzer, np.ones((1, 3), np.float32))
 
 
 def test_logits_that_are_not_finite_are_refused():
     analyzer = Scaled(np.eye(3), [np.nan, 1, 1])
-    with pytest.raises(ValueError, match="source signal's logits to be finite.*2 of 2 rows"):
+    with pytest.raises(ValueError, match="source signal's logits to be finite, .*2 of 2 rows"):
         completeness(analyzer, np.float32([[2, 1, 0], [1, 2, 0]]))

@@ -123,9 +123,9 @@ def test_the_bootstrap_draws_in_parts(monkeypatch):
     [
         (np.ones((6, 8)), box(), r"maps of shape \(n, H, W\).*received shape \(6, 8\)"),
         (np.ones((0, 6, 8)), np.ones((0, 6, 8), bool), r"at least one map.*\(0, 6, 8\)"),
-        (np.ones((1, 6, 8)), box((8, 6))[None], r"masks.*\(1, 6, 8\); received bool of shape \(1, 8, 6\)"),
+        (np.ones((1, 6, 8)), box((8, 6))[None], r"masks.*\(1, 6, 8\), received bool of shape \(1, 8, 6\)"),
         (np.ones((1, 6, 8)), box()[None].astype(int), "dtype bool.*received int64"),
-        (np.ones((1, 6, 8), complex), box()[None], "real numbers; received dtype complex128"),
+        (np.ones((1, 6, 8), complex), box()[None], "real numbers, received dtype complex128"),
         (np.full((1, 6, 8), np.nan), box()[None], "finite.*1 of 1 maps, the first at index 0"),
         (np.stack([box() * 1.0, np.where(box(), 1, np.inf)]), np.stack([box()] * 2), "1 of 2 maps.*at index 1"),
         (np.ones((1, 6, 8)), np.zeros((1, 6, 8), bool), "1 of 1 that cover nothing"),
@@ -137,9 +137,43 @@ def test_refuses(measure, maps, masks, message):
         measure(maps, masks)
 
 
-@pytest.mark.parametrize("values", [[], [[1.0]], [np.nan, 1.0], ["a"]])
-def test_the_bootstrap_refuses(values):
-    with pytest.raises(ValueError, match="one finite number an image"):
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ([], r"values of shape \(n,\).*received shape \(0,\); give one number an image"),
+        ([[1.0]], r"values of shape \(n,\).*received shape \(1, 1\)"),
+        ([np.nan, 1.0], "values to be finite, received NaN or infinity in 1 of 2 samples"),
+        (["a"], "values to be real numbers"),
+    ],
+)
+def test_the_bootstrap_refuses_values(values, message):
+    with pytest.raises(ValueError, match=message):
         bootstrap_interval(values)
-    with pytest.raises(ValueError, match="level between 0 and 1.*received 95"):
-        bootstrap_interval([1.0, 2.0], level=95)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"level": 95}, "level to be between 0 and 1, received 95"),
+        ({"level": 0}, "level to be a finite number greater than 0, received 0"),
+        ({"level": True}, "level to be a finite number .*received True"),
+        ({"resamples": 0}, "resamples to be an integer of at least 1, received 0"),
+        ({"resamples": 10.0}, "resamples to be an integer of at least 1, received 10.0"),
+        ({"seed": -1}, "seed to be an integer of at least 0, received -1"),
+    ],
+)
+def test_the_bootstrap_refuses_options(option, message):
+    with pytest.raises(ValueError, match=message):
+        bootstrap_interval([1.0, 2.0], **option)
+
+
+def test_numpys_numbers_are_numbers():
+    plain = bootstrap_interval([1.0, 2.0, 4.0], 0.9, 50, 3)
+    assert bootstrap_interval([1.0, 2.0, 4.0], np.float64(0.9), np.int64(50), np.uint8(3)) == plain
+    np.testing.assert_array_equal(centre_prior((np.int32(2), np.int64(3))), centre_prior((2, 3)))
+
+
+@pytest.mark.parametrize("size", [(0, 3), (2.5, 3), (2, True)])
+def test_a_centre_prior_of_no_size_is_refused(size):
+    with pytest.raises(ValueError, match="expected (height|width) to be an integer of at least 1, received"):
+        centre_prior(size)

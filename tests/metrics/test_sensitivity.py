@@ -50,7 +50,7 @@ def test_a_small_difference_is_one():
 @pytest.mark.parametrize(
     ("first", "second", "message"),
     [
-        (np.ones((2, 3)), np.ones((2, 4)), r"one shape; received \(2, 3\) and \(2, 4\)"),
+        (np.ones((2, 3)), np.ones((2, 4)), r"one shape, received \(2, 3\) and \(2, 4\)"),
         (np.ones(3), np.ones(3), r"first of shape \(n, \.\.\.\).*received shape \(3,\)"),
         (np.ones((0, 3)), np.ones((0, 3)), "at least one map"),
         (np.ones((1, 3)), np.array([[1, np.nan, 2]]), "second to be finite"),
