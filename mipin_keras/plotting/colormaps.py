@@ -1,10 +1,12 @@
-"""From values to pixels, for :mod:`mipin_keras.plot`: the colour maps, and the checks and scales of what is drawn."""
+"""Colour maps for :mod:`mipin_keras.plot`, and the checks and scaling of the arrays that it draws."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+from ..checks import check_finite, real_array
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -14,10 +16,10 @@ class ColorScale(NamedTuple):
     """An entry of :data:`COLORMAPS`.
 
     Attributes:
-        signed: whether it has two sides around a white zero; otherwise it runs from 0 up.
-        colorblind: whether its makers publish it as readable with the common forms of colour blindness.
-        colors: from the lowest value to the largest, evenly spaced; empty: matplotlib's own map of that name.
-        note: what it looks like.
+        signed: Whether it has two sides around a white zero; otherwise it runs from 0 up.
+        colorblind: Whether its makers publish it as readable with the common forms of colour blindness.
+        colors: From the lowest value to the largest, evenly spaced; empty: matplotlib's own map of that name.
+        note: What it looks like.
     """
 
     signed: bool
@@ -59,11 +61,11 @@ def scale(name: str) -> ColorScale:
     """Look a colour map up.
 
     Raises:
-        ValueError: the name is not in :data:`COLORMAPS`.
+        ValueError: The name is not in :data:`COLORMAPS`.
     """
     if name not in COLORMAPS:
         known = "; ".join(f"'{key}', {entry.note}" for key, entry in COLORMAPS.items())
-        raise ValueError(f"Expected the name of a colour map: {known}. Received {name!r}.")
+        raise ValueError(f"expected the name of a colour map, received {name!r}; take one of these: {known}")
     return COLORMAPS[name]
 
 
@@ -71,7 +73,7 @@ def colormap(name: str) -> "Colormap":
     """Make the matplotlib colour map of a name in :data:`COLORMAPS`: 0 to 1 is lowest to highest, 0.5 a signed zero.
 
     Raises:
-        ValueError: the name is not in :data:`COLORMAPS`.
+        ValueError: The name is not in :data:`COLORMAPS`.
     """
     entry = scale(name)
     import matplotlib
@@ -87,13 +89,13 @@ def attribution_map(attribution: ArrayLike, cmap: str) -> NDArray[np.float64]:
 
     Args:
         attribution: (H, W) or (H, W, C) of real numbers.
-        cmap: the name of the colour map that is to show it.
+        cmap: The name of the colour map that is to show it.
 
     Returns:
         (H, W) float64, summed in float64.
 
     Raises:
-        ValueError: the shape is another, it is empty, a value is NaN, infinite or no real number, the name is not in
+        ValueError: The shape is another, it is empty, a value is NaN, infinite or no real number, the name is not in
             :data:`COLORMAPS`, or its scale starts at 0 and a value is below.
     """
     array = _numbers("an attribution", attribution, "C").astype(np.float64)
@@ -101,8 +103,8 @@ def attribution_map(attribution: ArrayLike, cmap: str) -> NDArray[np.float64]:
     if not scale(cmap).signed and array.min() < 0:
         signed = ", ".join(f"'{name}'" for name, entry in COLORMAPS.items() if entry.signed)
         raise ValueError(
-            f"The colour map '{cmap}' is for values from 0 up; received {array.min():.3g}. "
-            f"Take a signed one ({signed}), or the absolute value."
+            f"expected values from 0 up for the colour map '{cmap}', received {array.min():.3g}; "
+            f"take a signed one ({signed}), or the absolute value"
         )
     return array
 
@@ -112,24 +114,30 @@ def image_shares(image: ArrayLike, limits: tuple[float, float] | None = None) ->
 
     Args:
         image: (H, W), (H, W, 1) or (H, W, 3); uint8, bool, or real numbers of any range.
-        limits: what becomes 0 and 1; what lies outside is cut off. By default 0 and 255 for uint8, 0 and 1 for
+        limits: What becomes 0 and 1; what lies outside is cut off. By default 0 and 255 for uint8, 0 and 1 for
             numbers that all lie there, else the smallest and the largest value; a constant is then 0.5.
 
     Returns:
         (H, W) or (H, W, 3) float64, from 0, black, to 1.
 
     Raises:
-        ValueError: the shape is another, it is empty, a value is NaN, infinite or no real number, or limits is not
+        ValueError: The shape is another, it is empty, a value is NaN, infinite or no real number, or limits is not
             two finite numbers, the first smaller.
     """
     array = _numbers("an image", image, "1 or 3")
     if array.ndim == 3 and array.shape[2] != 3:
-        raise ValueError(f"Expected an image of 1 or 3 channels, the last axis; received shape {array.shape}.")
+        raise ValueError(
+            f"expected an image of 1 or 3 channels, the last axis, received shape {array.shape}; choose the channels "
+            "to draw"
+        )
     values = array.astype(np.float64)
     if limits is not None:
         low, high = limits
         if not (np.isfinite(low) and np.isfinite(high) and low < high):
-            raise ValueError(f"Expected limits to be two finite numbers, the first smaller; received {limits}.")
+            raise ValueError(
+                f"expected limits to be two finite numbers, the first smaller, received {limits}; leave limits out for "
+                "those of the image"
+            )
     elif array.dtype == np.uint8:
         low, high = 0.0, 255.0
     elif values.min() >= 0 and values.max() <= 1:
@@ -142,34 +150,17 @@ def image_shares(image: ArrayLike, limits: tuple[float, float] | None = None) ->
 
 
 def strongest(maps: Sequence[NDArray[np.float64]]) -> float:
-    """Find the largest absolute value; 1.0 where all are 0, so that they are drawn white and not divided by."""
+    """The largest absolute value, in the maps' unit; 1.0 where all are 0, so that nothing is divided by 0."""
     return max(float(np.abs(one).max()) for one in maps) or 1.0
-
-
-def positive(name: str, value: float) -> float:
-    """Check that a caller's number is finite and above 0.
-
-    Raises:
-        ValueError: it is not; the message calls it by ``name``.
-    """
-    if not (np.isfinite(value) and value > 0):
-        raise ValueError(f"Expected {name} to be a finite number above 0; received {value}.")
-    return float(value)
 
 
 def _numbers(what: str, values: ArrayLike, channels: str) -> NDArray[Any]:
     """A checked array of (H, W) or (H, W, C), its only channel taken off."""
-    array = np.asarray(values)
+    array = real_array(what, values)
     if array.ndim not in (2, 3) or array.size == 0:
         raise ValueError(
-            f"Expected {what} of shape (H, W) or (H, W, {channels}), not empty; received shape {array.shape}. "
-            "Take one sample of a batch; reshape features in a row to the picture that they are of."
+            f"expected {what} of shape (H, W) or (H, W, {channels}), not empty, received shape {array.shape}; "
+            "take one sample of a batch, or reshape features in a row to the picture that they are of"
         )
-    if array.dtype.kind not in "fiub":
-        raise ValueError(f"Expected {what} of real numbers; received dtype {array.dtype}.")
-    if not np.isfinite(array).all():
-        raise ValueError(
-            f"Expected {what} of finite numbers; received NaN or infinity in {np.sum(~np.isfinite(array))} of "
-            f"{array.size} values. A picture would hide them: look for their cause."
-        )
+    check_finite(what, array.reshape(-1), "values", "look for the cause: a picture would hide them")
     return array[..., 0] if array.ndim == 3 and array.shape[2] == 1 else array

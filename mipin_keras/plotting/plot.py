@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from ..checks import number, one_of
 from ..saving.atomic import written
-from .colormaps import COLORMAPS, attribution_map, colormap, image_shares, positive, scale, strongest
+from .colormaps import COLORMAPS, attribution_map, colormap, image_shares, scale, strongest
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -38,21 +39,21 @@ def heatmap(
     Args:
         attribution: (H, W), (H, W, 1), or (H, W, C), whose channels are summed; real numbers. All zero is drawn all
             white.
-        ax: matplotlib Axes to draw on; a figure of its own by default.
-        cmap: a name in :data:`COLORMAPS`. With a signed one the scale is -vmax to vmax, else 0 to vmax.
-        vmax: the value of the strongest colour, in the attribution's unit; larger ones get that colour too. By
+        ax: The matplotlib Axes to draw on; a figure of its own by default.
+        cmap: A name in :data:`COLORMAPS`. With a signed one the scale is -vmax to vmax, else 0 to vmax.
+        vmax: The value of the strongest colour, in the attribution's unit; larger ones get that colour too. By
             default the largest absolute value of the drawn map.
-        title: text above.
+        title: Text above.
 
     Returns:
         The Axes; its figure is ``.figure``.
 
     Raises:
-        ValueError: the shape is another, a value is NaN, infinite or no real number, the colour map is not in the
+        ValueError: The shape is another, a value is NaN, infinite or no real number, the colour map is not in the
             table, is unsigned while a value is negative, or vmax is not a positive number.
     """
     values = attribution_map(attribution, cmap)
-    top = strongest([values]) if vmax is None else positive("vmax", vmax)
+    top = strongest([values]) if vmax is None else number("vmax", vmax, 0, above=True)
     bottom = -top if scale(cmap).signed else 0.0
     ax = _axes(ax, values.shape)
     ax.imshow(values, cmap=colormap(cmap), vmin=bottom, vmax=top, interpolation="nearest")
@@ -73,29 +74,30 @@ def overlay(
     Args:
         image: (H, W), (H, W, 1) or (H, W, 3), as for :func:`image`.
         attribution: (H, W), (H, W, 1) or (H, W, C), as for :func:`heatmap`, with the image's H and W.
-        ax: matplotlib Axes to draw on; a figure of its own by default.
-        cmap: a name in :data:`COLORMAPS`.
-        vmax: as for :func:`heatmap`.
-        alpha: opacity of the strongest value, above 0 and at most 1; it falls linearly to 0 at the value 0.
-        title: text above.
+        ax: The matplotlib Axes to draw on; a figure of its own by default.
+        cmap: A name in :data:`COLORMAPS`.
+        vmax: As for :func:`heatmap`.
+        alpha: Opacity of the strongest value, above 0 and at most 1; it falls linearly to 0 at the value 0.
+        title: Text above.
 
     Returns:
         The Axes: the grey image is its first image, the colours its second.
 
     Raises:
-        ValueError: as :func:`heatmap` and :func:`image`; or the two differ in height or width, or alpha is out of
+        ValueError: As :func:`heatmap` and :func:`image`; or the two differ in height or width, or alpha is out of
             range.
     """
     values = attribution_map(attribution, cmap)
     picture = image_shares(image)
     if picture.shape[:2] != values.shape:
         raise ValueError(
-            f"Expected an image and an attribution of one height and width; received {picture.shape[:2]} and "
-            f"{values.shape}. Resize the attribution to the image first (keras.ops.image.resize)."
+            f"expected an image and an attribution of one height and width, received {picture.shape[:2]} and "
+            f"{values.shape}; resize the attribution to the image first, as analyze(x, reduce=...) does"
         )
-    if not 0 < alpha <= 1:
-        raise ValueError(f"Expected alpha above 0 and at most 1; received {alpha}.")
-    top = strongest([values]) if vmax is None else positive("vmax", vmax)
+    alpha = number("alpha", alpha, 0, above=True)
+    if alpha > 1:
+        raise ValueError(f"expected alpha to be at most 1, received {alpha:g}; 1 is opaque")
+    top = strongest([values]) if vmax is None else number("vmax", vmax, 0, above=True)
 
     # The light greys only: a colour that is half transparent over black would look like another value. The weights are
     # those of ITU-R BT.601 luma.
@@ -119,17 +121,17 @@ def image(
 
     Args:
         picture: (H, W), (H, W, 1) or (H, W, 3); uint8, bool, or real numbers of any range.
-        ax: matplotlib Axes to draw on; a figure of its own by default.
-        limits: the values drawn as black and as full intensity; what lies outside is cut off. By default 0 and 255
+        ax: The matplotlib Axes to draw on; a figure of its own by default.
+        limits: The values drawn as black and as full intensity; what lies outside is cut off. By default 0 and 255
             for uint8, 0 and 1 for numbers that all lie there, else the smallest and the largest value (a constant
             image is then mid grey).
-        title: text above.
+        title: Text above.
 
     Returns:
         The Axes.
 
     Raises:
-        ValueError: the shape is another, a value is NaN, infinite or no real number, or limits is not two finite
+        ValueError: The shape is another, a value is NaN, infinite or no real number, or limits is not two finite
             numbers, the first smaller.
     """
     shares = image_shares(picture, limits)
@@ -151,34 +153,37 @@ def grid(
     """Draw many attributions: a method a row, a sample a column.
 
     Args:
-        rows: for each row, from the top, its name and its n attributions: (n, H, W[, C]), or n arrays as
+        rows: For each row, from the top, its name and its n attributions: (n, H, W[, C]), or n arrays as
             :func:`heatmap` takes them.
-        images: the n inputs, as :func:`image` takes them, drawn as the first row, named "input".
+        images: The n inputs, as :func:`image` takes them, drawn as the first row, named "input".
         titles: n texts, one above each column.
-        captions: for some rows by name ("input" included), n texts, one under each of its cells.
-        pictures: names of rows that are pictures, not attributions (source signals): drawn as by :func:`image`.
-        cmap: a name in :data:`COLORMAPS`, for all rows.
+        captions: For some rows by name ("input" included), n texts, one under each of its cells.
+        pictures: Names of rows that are pictures, not attributions (source signals): drawn as by :func:`image`.
+        cmap: A name in :data:`COLORMAPS`, for all rows.
         scaling: "map", each attribution has a scale of its own; or "row", one for the row, so that its strengths can be
             compared.
-        cell: width of a cell in inches.
+        cell: Width of a cell in inches.
 
     Returns:
         The Figure.
 
     Raises:
-        ValueError: there is no row, a length differs, a name in captions or pictures is no row's, or scaling is
-            neither; and as :func:`heatmap` and :func:`image`, the message naming the row and column.
+        ValueError: There is no row, a length differs, a name in captions or pictures is no row's, scaling is
+            neither, or cell is not a finite number above 0; and as :func:`heatmap` and :func:`image`, the message naming
+            the row and column.
     """
-    if scaling not in ("map", "row"):
-        raise ValueError(f"Expected scaling to be 'map' or 'row'; received {scaling!r}.")
-    positive("cell", cell)
+    one_of("scaling", scaling, ("map", "row"))
+    cell = number("cell", cell, 0, above=True)
     scale(cmap)
     captions = captions or {}
     table = {name: list(maps) for name, maps in rows.items()}
     as_pictures = set(pictures)
     if images is not None:
         if "input" in rows:
-            raise ValueError("The images are drawn as a row named 'input': give that row of yours another name.")
+            raise ValueError(
+                "expected rows beside the images, which are drawn as a row named 'input', received a row of that name "
+                "too; give it another name"
+            )
         table = {"input": list(images), **table}
         as_pictures.add("input")
     columns = _check_table(table, titles, captions, as_pictures)
@@ -205,26 +210,27 @@ def grid(
 
 
 def save(figure: "Figure | Axes", path: str | os.PathLike[str], dpi: float = 150) -> Path:
-    """Write a figure as a PNG file: whole or not at all.
+    """Write a figure as a PNG file, atomically.
 
-    It is written beside the path and then renamed, so that an interruption leaves no truncated picture and an earlier
-    one stays. Missing folders are made.
+    The file is written beside the path and then renamed, so that an interruption leaves no truncated picture and an
+    earlier one stays. Missing folders are made.
 
     Args:
-        figure: a Figure, or the Axes that the functions here return.
-        path: the file, ending in ".png".
-        dpi: dots an inch.
+        figure: A Figure, or the Axes that the functions here return.
+        path: The file, ending in ".png".
+        dpi: Dots an inch.
 
     Returns:
         The path.
 
     Raises:
-        ValueError: the path does not end in ".png".
-        OSError: it cannot be written.
+        ValueError: The path does not end in ".png", or dpi is not a finite number above 0.
+        OSError: It cannot be written.
     """
     path = Path(path)
     if path.suffix.lower() != ".png":
-        raise ValueError(f"Expected a path that ends in '.png'; received '{path}'.")
+        raise ValueError(f"expected a path that ends in '.png', received '{path}'; only PNG files are written")
+    dpi = number("dpi", dpi, 0, above=True)
     drawn: Any = figure if hasattr(figure, "savefig") else figure.figure
     with written(path) as file:
         drawn.savefig(file, format="png", dpi=dpi)
@@ -253,11 +259,11 @@ def _finish(ax: "Axes", title: str | None) -> "Axes":
 
 
 def _named(row: str, column: int, function: Callable[..., _T], *args: Any) -> _T:
-    """Call; an error says which cell of the grid it is about."""
+    """Call ``function(*args)``; an error says which cell of the grid it is about."""
     try:
         return function(*args)
     except ValueError as error:
-        raise ValueError(f"Row '{row}', column {column}: {error}") from error
+        raise ValueError(f"row '{row}', column {column}: {error}") from error
 
 
 def _check_table(
@@ -268,10 +274,13 @@ def _check_table(
 ) -> int:
     """The number of columns, when all agree on it and every row named is there."""
     if not table or not next(iter(table.values())):
-        raise ValueError("Expected rows of at least one method and one sample; received none. Pass {name: maps}.")
+        raise ValueError("expected rows of at least one method and one sample, received none; pass {name: maps}")
     for name in [*captions, *pictures]:
         if name not in table:
-            raise ValueError(f"Expected captions and pictures to name rows ({', '.join(table)}); received {name!r}.")
+            raise ValueError(
+                f"expected captions and pictures to name rows ({', '.join(table)}), received {name!r}; name one of "
+                "these"
+            )
     first, columns = next((name, len(maps)) for name, maps in table.items())
     lengths = {f"row '{name}'": len(maps) for name, maps in table.items()}
     lengths |= {f"captions of '{name}'": len(texts) for name, texts in captions.items()}
@@ -279,6 +288,7 @@ def _check_table(
     for what, length in lengths.items():
         if length != columns:
             raise ValueError(
-                f"Expected one entry a column everywhere; received {columns} in row '{first}' and {length} in {what}."
+                f"expected one entry a column everywhere, received {columns} in row '{first}' and {length} in {what}; "
+                "give as many of each as there are samples"
             )
     return columns

@@ -9,7 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mipin_keras.plotting import colormaps as pixels
+from mipin_keras.plotting import colormaps
 from mipin_keras.plotting import plot
 from mipin_keras.plotting.colormaps import colormap
 
@@ -66,7 +66,7 @@ def test_an_all_zero_map_is_white(cmap):
 @pytest.mark.parametrize("cmap", UNSIGNED)
 def test_an_unsigned_scale_starts_at_zero_and_refuses_negatives(cmap):
     assert plot.heatmap([[1.0, 3.0]], cmap=cmap).images[0].get_clim() == (0.0, 3.0)
-    with pytest.raises(ValueError, match="from 0 up; received -2"):
+    with pytest.raises(ValueError, match="from 0 up .*, received -2"):
         plot.heatmap([[1.0, -2.0]], cmap=cmap)
 
 
@@ -95,13 +95,13 @@ def test_the_given_axes_are_drawn_on():
 
 
 BAD_MAPS = [
-    (np.array([[np.nan, 1.0]]), "finite numbers; received NaN or infinity in 1 of 2"),
-    (np.array([[[np.inf, -np.inf]]]), "finite numbers"),
+    (np.array([[np.nan, 1.0]]), "to be finite, received NaN or infinity in 1 of 2 values, the first at index 0"),
+    (np.array([[[np.inf, -np.inf]]]), "to be finite, received NaN or infinity in 2 of 2 values"),
     (np.ones(4), r"received shape \(4,\)"),
     (np.ones((1, 2, 2, 1)), r"received shape \(1, 2, 2, 1\)"),
     (np.ones((0, 3)), "not empty"),
-    (np.array([["a"]]), "real numbers; received dtype <U1"),
-    (np.array([[1j]]), "real numbers; received dtype complex128"),
+    (np.array([["a"]]), "real numbers, received dtype <U1"),
+    (np.array([[1j]]), "real numbers, received dtype complex128"),
 ]
 
 
@@ -113,18 +113,18 @@ def test_what_is_no_map_is_refused(bad, message):
         plot.image(bad)
     with pytest.raises(ValueError, match=message):
         plot.overlay(np.ones((2, 2)), bad)
-    with pytest.raises(ValueError, match="Row 'b', column 1: .*" + message):
+    with pytest.raises(ValueError, match="row 'b', column 1: .*" + message):
         plot.grid({"a": [np.ones((2, 2))] * 2, "b": [np.ones((2, 2)), bad]})
 
 
-@pytest.mark.parametrize("vmax", [0.0, -1.0, np.nan, np.inf])
+@pytest.mark.parametrize("vmax", [0.0, -1.0, np.nan, np.inf, True, "1"])
 def test_a_scale_that_is_none_is_refused(vmax):
-    with pytest.raises(ValueError, match="vmax to be a finite number above 0"):
+    with pytest.raises(ValueError, match=f"vmax to be a finite number greater than 0, received {vmax!r}"):
         plot.heatmap([[1.0]], vmax=vmax)
 
 
 def test_an_unknown_colour_map_is_refused_with_the_known_ones():
-    with pytest.raises(ValueError, match="'seismic'.*'PuOr_r'.*Received 'jet'"):
+    with pytest.raises(ValueError, match="received 'jet'; take one of these: 'seismic'.*'PuOr_r'"):
         plot.heatmap([[1.0]], cmap="jet")
 
 
@@ -158,10 +158,19 @@ def test_overlay_with_an_unsigned_map():
 
 
 def test_overlay_refuses_a_mismatch():
-    with pytest.raises(ValueError, match=r"received \(4, 4\) and \(2, 2\). Resize"):
+    with pytest.raises(ValueError, match=r"received \(4, 4\) and \(2, 2\); resize"):
         plot.overlay(np.ones((4, 4)), np.ones((2, 2)))
-    with pytest.raises(ValueError, match="alpha above 0 and at most 1; received 1.5"):
+    with pytest.raises(ValueError, match="alpha to be at most 1, received 1.5"):
         plot.overlay(np.ones((2, 2)), np.ones((2, 2)), alpha=1.5)
+    with pytest.raises(ValueError, match="alpha to be a finite number greater than 0, received 0"):
+        plot.overlay(np.ones((2, 2)), np.ones((2, 2)), alpha=0)
+
+
+def test_numpys_numbers_are_numbers(tmp_path):
+    drawn = plot.overlay(np.ones((2, 2)), np.eye(2), vmax=np.float32(2), alpha=np.float64(0.5)).images[1].get_array()
+    assert np.asarray(drawn)[0, 0, 3] == pytest.approx(0.25)
+    figure = plot.grid({"a": np.ones((1, 2, 2))}, cell=np.int64(2))
+    assert figure.get_size_inches()[0] == 4 and plot.save(figure, tmp_path / "map.png", dpi=np.int32(20)).exists()
 
 
 @pytest.mark.parametrize(
@@ -235,12 +244,15 @@ def test_grid_scales_each_map_or_each_row():
         ({"rows": {"a": np.ones((2, 3, 3))}, "images": np.ones((3, 3, 3))}, "3 in row 'input' and 2 in row 'a'"),
         ({"rows": {"a": np.ones((2, 3, 3))}, "titles": ["one"]}, "1 in titles"),
         ({"rows": {"a": np.ones((2, 3, 3))}, "captions": {"a": ["one"]}}, "1 in captions of 'a'"),
-        ({"rows": {"a": np.ones((2, 3, 3))}, "captions": {"b": ["1", "2"]}}, r"name rows \(a\); received 'b'"),
-        ({"rows": {"a": np.ones((2, 3, 3))}, "pictures": ["input"]}, r"name rows \(a\); received 'input'"),
+        ({"rows": {"a": np.ones((2, 3, 3))}, "captions": {"b": ["1", "2"]}}, r"name rows \(a\), received 'b'"),
+        ({"rows": {"a": np.ones((2, 3, 3))}, "pictures": ["input"]}, r"name rows \(a\), received 'input'"),
         ({"rows": {"input": np.ones((2, 3, 3))}, "images": np.ones((2, 3, 3))}, "another name"),
-        ({"rows": {"a": np.ones((2, 3, 3))}, "scaling": "all"}, "'map' or 'row'; received 'all'"),
-        ({"rows": {"a": np.ones((2, 3, 3))}, "cell": 0}, "cell to be a finite number above 0"),
-        ({"rows": {"a": np.ones((2, 3, 3))}, "cmap": "jet"}, "Received 'jet'"),
+        (
+            {"rows": {"a": np.ones((2, 3, 3))}, "scaling": "all"},
+            r"scaling to be one of \('map', 'row'\), received 'all'",
+        ),
+        ({"rows": {"a": np.ones((2, 3, 3))}, "cell": 0}, "cell to be a finite number greater than 0, received 0"),
+        ({"rows": {"a": np.ones((2, 3, 3))}, "cmap": "jet"}, "received 'jet'"),
     ],
 )
 def test_grid_refuses_what_does_not_fit(arguments, message):
@@ -278,13 +290,20 @@ def test_a_saved_file_has_ordinary_permissions(tmp_path):
     assert path.stat().st_mode == (tmp_path / "plain").stat().st_mode
 
 
+@pytest.mark.parametrize("dpi", [0, -1.0, True, "150", np.inf])
+def test_save_refuses_a_resolution_that_is_none(dpi, tmp_path):
+    with pytest.raises(ValueError, match=f"dpi to be a finite number greater than 0, received {dpi!r}"):
+        plot.save(plot.heatmap(np.eye(3)), tmp_path / "map.png", dpi=dpi)
+    assert not os.listdir(tmp_path)
+
+
 def test_save_refuses_another_ending(tmp_path):
     with pytest.raises(ValueError, match="ends in '.png'"):
         plot.save(plot.heatmap(np.eye(3)), tmp_path / "map.jpg")
     assert not os.listdir(tmp_path)
 
 
-@pytest.mark.parametrize("module", [plot, pixels])
+@pytest.mark.parametrize("module", [plot, colormaps])
 def test_matplotlib_is_not_needed_to_import(module, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     spec = importlib.util.find_spec(module.__name__)
