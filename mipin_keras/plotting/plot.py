@@ -169,8 +169,8 @@ def grid(
 
     Raises:
         ValueError: There is no row, a length differs, a name in captions or pictures is no row's, scaling is
-            neither, or cell is not a finite number above 0; and as :func:`heatmap` and :func:`image`, the message naming
-            the row and column.
+            neither, or cell is not a finite number above 0; and as :func:`heatmap` and :func:`image`, with the row and
+            column in the message.
     """
     one_of("scaling", scaling, ("map", "row"))
     cell = number("cell", cell, 0, above=True)

@@ -9,8 +9,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from mipin_keras.plotting import colormaps
-from mipin_keras.plotting import plot
+from mipin_keras.plotting import colormaps, plot
 from mipin_keras.plotting.colormaps import colormap
 
 WHITE = (255, 255, 255)
