@@ -1,23 +1,30 @@
-"""What every analyzer in the catalogue keeps to. That each option changes the numbers is in test_catalogue.py."""
+"""What every analyzer of the registry keeps to. That each option changes the numbers is in test_registry.py."""
 
 import inspect
+import re
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mipin_keras import NotFittedError, analyzers, create_analyzer, load_analyzer, registry
 from tests.networks import NEEDED, close, cnn, mlp, residual, samples
 
 # Options that keep a fit short, where an analyzer has them.
 QUICK = {"epochs": 1, "verbose": 0}
-MODELS = {"mlp": lambda: mlp(head="softmax"), "cnn": cnn, "residual": residual}
-# What a method is not made for, which is a test of its own.
-NOT_FOR = {
-    "grad_cam": ["mlp"],
-}
+MODELS = {"cnn": cnn, "mlp": lambda: mlp(head="softmax"), "residual": residual}
 OURS = [name for name in analyzers() if not name.startswith("innvestigate:")]
-CASES = [(name, kind) for name in OURS for kind in MODELS if kind not in NOT_FOR.get(name, ())]
+# One method of each family is tried on every model, the others, which differ from it in a rule, on the first.
+FAMILIES = [
+    "mipin", "mipin.trained", "gradient", "smoothgrad", "guided_backprop", "lrp.sequential_preset_b", "deep_taylor",
+    "pattern.attribution", "grad_cam",
+]  # fmt: skip
+# What a method is not made for, which is a test of its own.
+NOT_FOR = {("grad_cam", "mlp"): "'grad_cam' .*feature map.* no convolution"}
+CASES = [(name, "cnn") for name in OURS]
+CASES += [(name, kind) for kind in ("mlp", "residual") for name in FAMILIES if (name, kind) not in NOT_FOR]
+LEARNING = ("mipin", "mipin.trained", "pattern.net", "pattern.attribution")
 
 
 def made(name, model, **options):
@@ -25,115 +32,163 @@ def made(name, model, **options):
     return create_analyzer(name, model, **(quick | NEEDED.get(name, {}) | options))
 
 
+class Case:
+    """A fitted analyzer, inputs, its maps of them, and what its file makes of itself for another selection."""
+
+    def __init__(self, name, kind, folder):
+        self.name, self.kind = name, kind
+        self.model = MODELS[kind]()
+        self.x = samples(self.model.input_shape[1:], 40)
+        self.weights, self.layers = self.model.get_weights(), self.model.to_json()
+        self.analyzer = made(name, self.model).fit(self.x)
+        self.found = self.analyzer.analyze(self.x)
+        self.path = self.analyzer.save(folder / "fit.npz")
+        self.by_index = load_analyzer(self.path, self.model, neuron_selection_mode="index")
+        self.single = [self.by_index.analyze(self.x, neuron) for neuron in range(self.analyzer.graph.neurons)]
+
+
 @pytest.fixture(scope="module", params=CASES, ids="-".join)
-def case(request):
-    """A fitted analyzer, inputs, and its maps of them."""
-    name, kind = request.param
-    model = MODELS[kind]()
-    x = samples(model.input_shape[1:], 40)
-    weights, layers = model.get_weights(), model.to_json()
-    analyzer = made(name, model).fit(x)
-    found = analyzer.analyze(x)
-    return analyzer, x, found, weights, layers
+def case(request, tmp_path_factory):
+    return Case(*request.param, tmp_path_factory.mktemp("case"))
+
+
+on_cnn = pytest.mark.parametrize("case", [(name, "cnn") for name in OURS], ids="-".join, indirect=True)
 
 
 def test_maps_are_float32_finite_and_like_the_input(case):
-    analyzer, x, found, _, _ = case
-    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == x.shape
+    found = case.found
+    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == case.x.shape
     assert np.isfinite(found).all() and found.std() > 0
-    assert analyzer.fitted
+    assert case.analyzer.fitted
 
 
 def test_one_sample_alone_in_a_batch_and_in_another_order(case):
-    analyzer, x, found, _, _ = case
-    assert close(np.concatenate([analyzer.analyze(x[[i]]) for i in range(10)]), found[:10], 1e-5)
+    analyzer, x, found = case.analyzer, case.x, case.found
+    assert close(np.concatenate([analyzer.analyze(x[[i]]) for i in range(5)]), found[:5], 1e-5)
     assert close(analyzer.analyze(x[::-1]), found[::-1], 1e-5)
     assert close(analyzer.analyze(x, batch_size=7), found, 1e-5)
 
 
 def test_the_model_and_the_input_stay_as_they_are(case):
-    analyzer, x, _, weights, layers = case
-    assert all((a == b).all() for a, b in zip(weights, analyzer.model.get_weights(), strict=True))
-    assert analyzer.model.to_json() == layers
-    before = x.copy()
-    x.flags.writeable = False
-    try:
-        analyzer.analyze(x)
-    finally:
-        x.flags.writeable = True
-    np.testing.assert_array_equal(x, before)
+    assert case.analyzer.model is case.model and case.model.to_json() == case.layers
+    assert all((a == b).all() for a, b in zip(case.weights, case.model.get_weights(), strict=True))
+    fixed, before = case.x.copy(), case.x.copy()
+    fixed.flags.writeable = False
+    case.analyzer.analyze(fixed)
+    np.testing.assert_array_equal(fixed, before)
 
 
-def test_saved_and_loaded_it_gives_the_same_bits(case, tmp_path):
-    analyzer, x, found, _, _ = case
-    loaded = load_analyzer(analyzer.save(tmp_path / "fit.npz"), analyzer.model)
-    assert type(loaded) is type(analyzer) and loaded.options == analyzer.options
-    np.testing.assert_array_equal(loaded.analyze(x), found)
+def test_saved_and_loaded_it_gives_the_same_bits(case):
+    loaded = load_analyzer(case.path, case.model)
+    assert type(loaded) is type(case.analyzer) and loaded.options == case.analyzer.options
+    np.testing.assert_array_equal(loaded.analyze(case.x), case.found)
 
 
-def test_index_gives_what_max_activation_picks_and_neurons_differ(case, tmp_path):
-    analyzer, x, found, _, _ = case
-    path = analyzer.save(tmp_path / "fit.npz")
-    by_index = load_analyzer(path, analyzer.model, neuron_selection_mode="index")
-    assert close(by_index.analyze(x, analyzer.logits(x).argmax(axis=1)), found, 1e-5)
-    assert not close(by_index.analyze(x, 0), by_index.analyze(x, 1), 1e-3)
-    every = load_analyzer(path, analyzer.model, neuron_selection_mode="all").analyze(x)
-    assert every.shape == x.shape and np.isfinite(every).all()
+def test_index_gives_what_max_activation_picks_and_neurons_differ(case):
+    rows, top = np.arange(len(case.x)), case.analyzer.logits(case.x).argmax(axis=1)
+    assert len(set(top)) > 1
+    assert close(np.stack(case.single)[top, rows], case.found, 1e-5)
+    assert not close(case.single[0], case.single[1], 1e-3)
 
 
+def test_index_takes_a_neuron_a_sample(case):
+    neurons = case.analyzer.graph.neurons
+    chosen = [i % neurons for i in range(6)]
+    wanted = [case.single[neuron][i] for i, neuron in enumerate(chosen)]
+    assert close(case.by_index.analyze(case.x[:6], chosen), wanted, 1e-5)
+    for wrong, message in {
+        -1: f"expected neurons from 0 to {neurons - 1}, received .*-1",
+        neurons: f"expected neurons from 0 to {neurons - 1}, received .*{neurons}",
+        (0, 1): "an int or 6 of them, received 2",
+        "0": "expected integers as neuron_selection, .*received '0'",
+        1.0: r"expected integers as neuron_selection, .*received 1\.0",
+        None: "neuron_selection_mode='index' .*neuron_selection",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            case.by_index.analyze(case.x[:6], wrong)
+
+
+# All neurons at once: the signals of all start together, so that methods whose steps are linear in the signal give the
+# sum of the single neurons' maps. The others have ReLUs in the signal's way.
+NOT_THE_SUM = ("deconvnet", "guided_backprop", "grad_cam")
+
+
+def test_all_neurons_at_once(case):
+    every = load_analyzer(case.path, case.model, neuron_selection_mode="all")
+    found = every.analyze(case.x)
+    total = np.sum(case.single, axis=0, dtype=np.float64)
+    if case.name in NOT_THE_SUM:
+        assert close(found, signal_of_all(case.name, case.kind, case.x), 1e-5) and not close(found, total, 1e-3)
+    else:
+        assert close(found, total, 1e-5)
+    if hasattr(every, "source_signal"):
+        singles = [case.by_index.source_signal(case.x, neuron) for neuron in range(every.graph.neurons)]
+        assert close(every.source_signal(case.x), np.mean(singles, axis=0, dtype=np.float64), 1e-5)
+
+
+def signal_of_all(name, kind, x):
+    """What the papers' formulas say with every logit explained, from TensorFlow's own gradients."""
+    model, x = MODELS[kind](), tf.constant(x)
+    if name == "grad_cam":
+        last = {"cnn": "conv", "residual": "add"}[kind]
+        features, logits = (model.get_layer(layer).output for layer in (last, "head"))
+        with tf.GradientTape() as tape:
+            maps, logits = keras.Model(model.inputs, [features, logits])(x)
+            total = tf.reduce_sum(logits)
+        weights = tf.reduce_mean(tape.gradient(total, maps), [1, 2], keepdims=True)
+        cam = tf.nn.relu(tf.reduce_sum(weights * maps, -1, keepdims=True))
+        resized = tf.image.resize(cam, x.shape[1:3])
+        return tf.repeat(resized, x.shape[-1], axis=-1)
+
+    @tf.custom_gradient
+    def rectifier(values):
+        active = tf.cast(values > 0, values.dtype) if name == "guided_backprop" else 1.0
+        return tf.nn.relu(values), lambda signal: tf.nn.relu(signal) * active
+
+    for layer in model.layers:
+        if getattr(layer, "activation", None) is keras.activations.relu:
+            layer.activation = rectifier
+    if getattr(model.layers[-1], "activation", None) is keras.activations.softmax:
+        model.layers[-1].activation = keras.activations.linear
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        logits = model(x, training=False)
+        total = tf.reduce_sum(logits * tf.stop_gradient(logits))  # the signal that starts is the logits
+    return tape.gradient(total, x)
+
+
+# Its rules differ in nothing that a fit finds, so one model more is enough.
+@pytest.mark.parametrize(
+    "case", [(name, "residual") for name in FAMILIES if name in LEARNING], ids="-".join, indirect=True
+)
 def test_another_fit_gives_the_same(case):
-    analyzer, x, found, _, _ = case
-    assert close(made(analyzer.name, analyzer.model).fit(x).analyze(x), found, 1e-5)
+    assert close(made(case.name, case.model).fit(case.x).analyze(case.x), case.found, 1e-5)
 
 
-@pytest.mark.parametrize(("name", "kind"), [(name, kind) for name, kinds in NOT_FOR.items() for kind in kinds])
+@pytest.mark.parametrize(("name", "kind"), NOT_FOR)
 def test_a_model_that_a_method_is_not_made_for_is_refused_at_once(name, kind):
-    with pytest.raises(ValueError, match="input_layer=|for this model take|take 'gradient'"):
+    with pytest.raises(ValueError, match=NOT_FOR[name, kind]):
         made(name, MODELS[kind]())
 
 
-@pytest.mark.parametrize("mode", ["index", "all"])
-def test_several_neurons_at_once_sum_up(case, tmp_path, mode):
-    """Every neuron by itself and all of them: linear methods add up; each gives one map a neuron."""
-    analyzer, x, _, _, _ = case
-    few = x[:6]
-    made_so = load_analyzer(analyzer.save(tmp_path / "fit.npz"), analyzer.model, neuron_selection_mode=mode)
-    if mode == "all":
-        assert made_so.analyze(few).shape == few.shape
-        return
-    units = analyzer.graph.neurons
-    single = [made_so.analyze(few, unit) for unit in range(units)]
-    assert close(made_so.analyze(few, [i % units for i in range(6)]), [single[i % units][i] for i in range(6)], 1e-5)
-    for wrong in (-1, units, [0, 1], "0", 1.0, None):
-        with pytest.raises(ValueError, match="expected|needs neuron_selection"):
-            made_so.analyze(few, wrong)
+@on_cnn
+def test_a_map_is_reduced_to_pixels(case):
+    found = case.analyzer.analyze(case.x, reduce="relu_mean", batch_size=7)
+    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == case.x.shape[:-1]
+    assert close(found, np.maximum(case.found, 0).mean(axis=-1), 1e-5)
+    with pytest.raises(ValueError, match="reduce.*'best'"):
+        case.analyzer.analyze(case.x, reduce="best")
 
 
 # What keeps nothing of the layers on its way, and says so.
 NO_LAYERS = {"grad_cam", "integrated_gradients", "smoothgrad"}
 
 
-@pytest.fixture(scope="module", params=OURS)
-def once(request):
-    """A fitted analyzer of one model, and inputs: enough for what all share."""
-    model = cnn()
-    x = samples((7, 6, 2), 40)
-    return made(request.param, model).fit(x), x[:9]
-
-
-def test_a_map_is_reduced_to_pixels(once):
-    analyzer, x = once
-    found = analyzer.analyze(x, reduce="relu_mean", batch_size=4)
-    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == x.shape[:-1]
-    assert close(found, np.maximum(analyzer.analyze(x), 0).mean(axis=-1), 1e-5)
-    with pytest.raises(ValueError, match="expected reduce to be one of"):
-        analyzer.analyze(x, reduce="best")
-
-
-def test_layers_on_the_way(once):
-    analyzer, x = once
-    if analyzer.name in NO_LAYERS:
-        with pytest.raises(NotImplementedError, match=f"'{analyzer.name}' .*take"):
+@on_cnn
+def test_layers_on_the_way(case):
+    analyzer, x = case.analyzer, case.x[:9]
+    if case.name in NO_LAYERS:
+        with pytest.raises(NotImplementedError, match=f"'{case.name}'.*take"):
             analyzer.analyze_layers(x)
         return
     found = analyzer.analyze_layers(x, batch_size=4)
@@ -145,52 +200,87 @@ def test_layers_on_the_way(once):
             if part is not None:
                 assert type(part) is np.ndarray and part.dtype == np.float32 and part.shape == (9, *shape)
                 assert np.isfinite(part).all() and part.std() > 0
-    assert close(found[first].attribution, analyzer.analyze(x), 1e-5)
-    if "input_layer" in registry.options_of(analyzer.name):
-        alone = made(analyzer.name, analyzer.model, input_layer="pool").fit(samples((7, 6, 2), 40)).analyze(x)
+    assert close(found[first].attribution, case.found[:9], 1e-5)
+    # The last layer before the head is the pooling's output in another shape, and so is the signal there.
+    for pooled, flat in zip(found["pool"], found["flatten"], strict=True):
+        assert (pooled is None) is (flat is None)
+        assert pooled is None or close(pooled.reshape(9, -1), flat, 1e-5)
+    if case.name in FAMILIES:  # an analyzer that stops there gives the same
+        alone = made(case.name, case.model, input_layer="pool").fit(case.x).analyze(x)
         assert close(found["pool"].attribution, alone, 1e-5)
 
 
-def test_a_class_over_a_data_set(once, tmp_path):
-    analyzer, x = once
-    found = analyzer.analyze_class(x, 1, batch_size=4)
-    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == x.shape[1:]
-    by_index = load_analyzer(analyzer.save(tmp_path / "fit.npz"), analyzer.model, neuron_selection_mode="index")
-    assert found.std() > 0 and close(found, by_index.analyze(x, 1).mean(axis=0, dtype=np.float64), 1e-5)
-    with pytest.raises(ValueError, match="expected neuron"):
-        analyzer.analyze_class(x, 3)
+@on_cnn
+def test_a_class_over_a_data_set(case):
+    found = case.analyzer.analyze_class(case.x, 1, batch_size=7)
+    assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == case.x.shape[1:]
+    assert found.std() > 0 and close(found, case.single[1].mean(axis=0, dtype=np.float64), 1e-5)
+    with pytest.raises(ValueError, match="expected neuron to be an int from 0 to 2, received 3"):
+        case.analyzer.analyze_class(case.x, 3)
 
 
-@pytest.mark.parametrize("name", OURS)
-def test_bad_input_is_refused(name):
-    model = cnn()
-    x = samples((7, 6, 2), 10)
-    for make in (
-        lambda: made(name, "model"),
-        lambda: made(name, keras.Sequential([keras.layers.Dense(2)])),
-        lambda: made(name, model, output_layer="nowhere"),
-        lambda: made(name, model, neuron_selection_mode="best"),
+@on_cnn
+def test_bad_input_is_refused(case):
+    name, model, x = case.name, case.model, case.x
+    for make, problem, message in (
+        (lambda: made(name, "model"), TypeError, r"expected a Keras 3 model \(keras.Model\), received"),
+        (lambda: made(name, keras.Sequential([keras.layers.Dense(2)])), ValueError, "expected a built model"),
+        (lambda: made(name, model, output_layer="nowhere"), ValueError, "'nowhere'"),
+        (lambda: made(name, model, neuron_selection_mode="best"), ValueError, "neuron_selection_mode .*'best'"),
     ):
-        with pytest.raises((TypeError, ValueError), match="expected|not built"):
+        with pytest.raises(problem, match=message):
             make()
     analyzer = made(name, model)
-    if not analyzer.fitted:
+    assert analyzer.fitted is (name not in LEARNING)
+    if name in LEARNING:
         for call in (analyzer.analyze, lambda x: analyzer.analyze_class(x, 0)):
-            with pytest.raises(NotFittedError, match="not fitted"):
+            with pytest.raises(NotFittedError, match=f"'{name}' analyzer.* not fitted"):
                 call(x)
-        with pytest.raises(ValueError, match="expected"):
+        with pytest.raises(ValueError, match=r"expected input of shape \(batch, 7, 6, 2\), received \(40, 6, 6, 2\)"):
             analyzer.fit(x[:, 1:])
-        assert not analyzer.fitted and analyzer.fit(x) is analyzer
-    for bad in (x[0], x[:0], x[..., :1], x.astype(str), np.full_like(x, np.nan)):
-        with pytest.raises((TypeError, ValueError), match="expected"):
-            analyzer.analyze(bad)
-    with pytest.raises(ValueError, match="neuron_selection is only for"):
-        analyzer.analyze(x, 0)
+        assert not analyzer.fitted
+    for bad, problem, message in (
+        (x[0], ValueError, r"expected input of shape \(batch, 7, 6, 2\), received \(7, 6, 2\)"),
+        (x[:0], ValueError, "expected at least one sample"),
+        (x[..., :1], ValueError, r"expected input of shape \(batch, 7, 6, 2\), received \(40, 7, 6, 1\)"),
+        (x.astype(str), TypeError, "expected an array of numbers, received dtype <U"),
+        (np.full_like(x, np.nan), ValueError, "expected finite input, received NaN"),
+    ):
+        with pytest.raises(problem, match=message):
+            case.analyzer.analyze(bad)
+    with pytest.raises(ValueError, match="neuron_selection.*'max_activation'"):
+        case.analyzer.analyze(x, 0)
+    if name in LEARNING:
+        assert analyzer.fit(x) is analyzer and analyzer.fitted
 
 
-@pytest.mark.parametrize("name", OURS)
+# What a user calls, in the order of use. The rest that is public is for those who write a method.
+METHODS = (
+    "known_options", "fit", "fit_generator", "analyze", "analyze_layers", "analyze_class", "source_signal", "logits",
+    "reconstruction_errors", "save", "load",
+)  # fmt: skip
+
+
+def lacks(text, names):
+    """Those of ``names`` that a docstring says nothing of."""
+    return {name for name in names if not re.search(rf"\b{name}\b", text)}
+
+
+@pytest.mark.parametrize("name", analyzers())
 def test_what_is_public_is_documented(name):
     kind = registry.ANALYZERS[name]
-    assert inspect.getdoc(kind)
-    for method in ("fit", "fit_generator", "analyze", "analyze_layers", "analyze_class", "save", "load", "logits"):
-        assert inspect.getdoc(getattr(kind, method)), method
+    text = vars(kind).get("__doc__") or ""  # inspect.getdoc would take a base class's
+    own = inspect.signature(vars(kind)["__init__"]).parameters.values() if "__init__" in vars(kind) else ()
+    options = {each.name for each in own if each.kind is each.KEYWORD_ONLY}
+    if getattr(kind, "preset", None) is not None:
+        options = set(inspect.signature(kind.preset.composite).parameters)
+    assert re.search("Args[:,]|see :class:", text) or (text and options), "no docstring of its own"
+    assert not lacks(text, options)
+    for base in kind.__mro__:
+        for method in set(METHODS) & set(vars(base)):
+            text = getattr(base, method).__doc__
+            # One that overrides another may leave the words to it; one that names another, the words on its arguments.
+            if text is None:
+                assert any(getattr(other, method, None) for other in base.__mro__[1:]), method
+            elif ":meth:" not in text:
+                assert not lacks(text, set(inspect.signature(getattr(base, method)).parameters) - {"self"}), method
