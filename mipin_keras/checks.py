@@ -21,10 +21,17 @@ def not_fitted(name: str) -> NotFittedError:
     )
 
 
-def one_of(name: str, value: Any, known: tuple) -> None:
-    """Raise ValueError unless ``value`` is one of ``known``, of the same type too."""
-    if not any(type(value) is type(entry) and value == entry for entry in known):
-        raise ValueError(f"expected {name} to be one of {known}, received {value!r}")
+def one_of(name: str, value: Any, known: tuple) -> Any:
+    """The one of ``known`` that ``value`` is, of the same type too; NumPy's scalars count as Python's.
+
+    Raises:
+        ValueError: If it is none of them.
+    """
+    plain = value.item() if isinstance(value, np.generic) else value
+    for entry in known:
+        if type(plain) is type(entry) and plain == entry:
+            return entry
+    raise ValueError(f"expected {name} to be one of {known}, received {value!r}")
 
 
 def integer(name: str, value: Any, least: int) -> int:
@@ -88,6 +95,11 @@ def array_like(name: str, value: Any, shape: tuple[int | None, ...]) -> np.ndarr
     if not np.isfinite(array).all():
         raise ValueError(f"expected {name} to be finite, received {value!r}")
     return array
+
+
+def batch_shape(shape: tuple[int | None, ...]) -> str:
+    """The shape of a batch of samples of ``shape``, as messages write it: ``(batch, 28, 28, 1)``."""
+    return f"(batch, {', '.join(map(str, shape))})"
 
 
 def real_array(name: str, values: Any) -> np.ndarray:

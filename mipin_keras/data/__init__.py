@@ -1,1 +1,1 @@
-"""Passes over data, and what they print while they run."""
+"""Passes over data, the replicas that share them, and the progress that they print."""

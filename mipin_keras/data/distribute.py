@@ -1,7 +1,7 @@
 """Replicas: one fit shared among the devices and hosts of a ``tf.distribute`` strategy.
 
-What a learned step's fit needs from the data are sums over samples. So each
-replica walks its own share of them, and the sums are added up:
+The fit of a step needs only sums over samples from the data. So each replica
+passes over its own share of the samples, and the sums are added up:
 
     with tf.distribute.MirroredStrategy().scope():             # the devices of one process
         analyzer.fit(x)
@@ -32,10 +32,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-# Numbers that go over the network in one piece: 64 MiB.
+#: Float64 numbers that go over the network in one piece: 64 MiB.
 CHUNK = 1 << 23
-# Bytes of what a host says of itself before it adds up.
-_TEXT = 512
+# Bytes of the message that each host sends to the others before they add up.
+_MESSAGE_BYTES = 512
 _SUPPORTED = (
     tf.distribute.MirroredStrategy,
     tf.distribute.MultiWorkerMirroredStrategy,
@@ -52,14 +52,22 @@ def device_key() -> str:
 
 
 def per_device(cache: dict, key: Hashable, make: Callable[[], Any]) -> Any:
-    """``cache``'s entry for ``key`` on this replica's device, made where it is missing.
+    """The entry of ``cache`` for ``key`` on this replica's device, made where it is missing.
 
-    A traced function holds on to the variables it read while it was traced.
-    Called on another device it still gives the right numbers, but fetches each
-    weight from the first device every time. Traced once a device it reads that
-    device's own copy, where the model was made under the strategy's scope.
-    Replicas are threads, and trace one after the other: neither Keras nor a
-    cache of ours expects two at once.
+    A traced function holds on to the variables that it read while it was
+    traced. Called on another device it still gives the right numbers, but
+    fetches each weight from the first device every time. Traced once for each
+    device, it reads that device's own copy, where the model was made under the
+    strategy's scope. Replicas are threads, and trace one after the other:
+    neither Keras nor this cache expects two at once.
+
+    Args:
+        cache: The entries, by ``(key, device)``; added to.
+        key: What the entry is of.
+        make: A function that makes the entry.
+
+    Returns:
+        The entry.
     """
     full = (key, device_key())
     with _TRACING:
@@ -69,21 +77,21 @@ def per_device(cache: dict, key: Hashable, make: Callable[[], Any]) -> Any:
 
 
 class Replicas:
-    """Who takes part in a fit, and what they do together.
+    """The devices and hosts that take part in a fit, and the work that they share.
 
-    One object a fit. Every host must make the same calls of :meth:`total`,
-    :meth:`shared` and :meth:`agree` in the same order; one that does not is
-    found out and named.
+    Make one object for each fit. Every host must make the same calls of
+    :meth:`total`, :meth:`shared` and :meth:`agree` in the same order; a host
+    that does not is named in an error.
 
     Args:
-        strategy: None takes the one in scope. A ``MirroredStrategy``,
-            ``MultiWorkerMirroredStrategy``, ``OneDeviceStrategy``, or the
-            default one: no strategy at all.
+        strategy: A ``MirroredStrategy``, ``MultiWorkerMirroredStrategy``,
+            ``OneDeviceStrategy``, or the default one: no strategy at all.
+            None for the one in scope.
 
     Attributes:
-        count: Replicas in this process.
-        hosts: Processes.
-        host: Which of them this one is, from 0.
+        count: The number of replicas in this process.
+        hosts: The number of processes.
+        host: The index of this process among them, from 0.
 
     Raises:
         TypeError: For another strategy.
@@ -102,17 +110,17 @@ class Replicas:
         elif not isinstance(strategy, _SUPPORTED):
             raise TypeError(
                 "expected a MirroredStrategy, a MultiWorkerMirroredStrategy or a OneDeviceStrategy in scope, received "
-                f"{type(strategy).__name__}: fit outside of its scope, or under one of these"
+                f"{type(strategy).__name__}; fit outside of its scope, or under one of these"
             )
         elif tf.distribute.get_replica_context() is not None and tf.distribute.has_strategy():
             raise RuntimeError(
-                "expected to be called once for all replicas, received a call inside of strategy.run: "
+                "expected to be called once for all replicas, received a call inside of strategy.run; "
                 "call fit under `with strategy.scope():`"
             )
         else:
             self._devices = strategy.extended.worker_devices
             if isinstance(strategy, tf.distribute.MultiWorkerMirroredStrategy):
-                self.hosts, self.host = _place(strategy.cluster_resolver)
+                self.hosts, self.host = _position(strategy.cluster_resolver)
         self.count = len(self._devices)
         self._pool = concurrent.futures.ThreadPoolExecutor(self.count) if self.count > 1 else None
 
@@ -123,18 +131,18 @@ class Replicas:
 
     # Within a process
 
-    def mine(self, number: int) -> bool:
-        """Whether batch ``number`` of a pass is this host's.
+    def mine(self, index: int) -> bool:
+        """Whether the batch at ``index`` of a pass is this host's.
 
-        The others skip it, after having drawn the random numbers of it, so
-        that the same samples are chosen however many hosts there are.
+        The other hosts skip it, but draw its random numbers too, so that the
+        same samples are chosen however many hosts there are.
         """
-        return number % self.hosts == self.host
+        return index % self.hosts == self.host
 
     def run(self, function: Callable, *arrays: Any) -> list:
-        """Call ``function`` once a replica, each on its device with its share of the rows.
+        """Call ``function`` once for each replica, on the replica's device with its share of the rows.
 
-        The replicas are threads of this process, as in eager mode
+        The replicas are threads of this process, because in eager mode
         ``strategy.run`` would call them one after the other.
 
         Args:
@@ -148,7 +156,7 @@ class Replicas:
 
         Raises:
             Exception: What ``function`` raised on the first rows that failed,
-                when all replicas have come to their end.
+                after all replicas have ended.
         """
         if self._strategy is None:
             return [function(*arrays)]
@@ -161,8 +169,8 @@ class Replicas:
     def each(self, function: Callable, items: Sequence[Sequence[Any]]) -> list:
         """Call ``function(*item)`` for each of ``items``, the first on the first device and so on.
 
-        What :meth:`run` returned goes on where it is: a batch is looked at
-        once, then walked class by class.
+        So the results of :meth:`run` are used on the device that they lie on:
+        one forward pass for a batch, then one backward pass for each class.
 
         Args:
             function: Gets as many arguments as an item has.
@@ -197,14 +205,15 @@ class Replicas:
         Args:
             arrays: Numbers or arrays of any shapes, the same shapes on every
                 host.
-            what: Named in errors, such as "the sums of layer conv1".
+            what: The name of the sums in errors, such as "the sums of layer
+                conv1".
 
         Returns:
             float64 arrays.
 
         Raises:
-            RuntimeError: If a host is gone, or said that it failed.
-            ValueError: If the hosts are not adding up the same thing.
+            RuntimeError: If a host is gone, or has reported that it failed.
+            ValueError: If the hosts are not adding up the same sums.
         """
         arrays = [np.asarray(array, np.float64) for array in arrays]
         if self.hosts == 1:
@@ -222,10 +231,10 @@ class Replicas:
         return self.total([array if self.chief else np.zeros(np.shape(array)) for array in arrays], what)
 
     def agree(self, what: str, value: str) -> None:
-        """Raise on every host unless all of them came here with the same ``value``.
+        """Raise on every host unless all of them made this call with the same ``value``.
 
         Raises:
-            ValueError: If they did not, naming who came with what.
+            ValueError: If they did not, naming the value of each host.
             RuntimeError: As :meth:`total` does.
         """
         if self.hosts == 1:
@@ -235,22 +244,26 @@ class Replicas:
         failed = [f"host {i} stopped with {text[1:]}" for i, text in enumerate(texts) if text.startswith("!")]
         if failed:
             self._lost = True
-            raise RuntimeError(f"the fit ends on all {self.hosts} hosts, before {what}: {'; '.join(failed)}")
+            raise RuntimeError(
+                f"expected all {self.hosts} hosts to reach {what}, received {', '.join(failed)}; the fit ends on "
+                "all hosts: remove the cause and start it again"
+            )
         if len(set(texts)) > 1:
             self._lost = True
-            came = "; ".join(f"host {i} came with {text[17:]!r}" for i, text in enumerate(texts))
+            received = ", ".join(f"{text[17:]!r} on host {i}" for i, text in enumerate(texts))
             raise ValueError(
-                f"expected the same on all {self.hosts} hosts, received {came}: give each the same model, weights, "
+                f"expected the same on all {self.hosts} hosts, received {received}; give each the same model, weights, "
                 "data, classes and options"
             )
 
     @contextlib.contextmanager
     def together(self) -> Iterator[None]:
-        """A fit from its first sum to its last: where it fails on one host, it ends on all, with the reason.
+        """A context for a fit, from its first sum to its last: where it fails on one host, it ends on all.
 
-        A host that raises waits for the others to come to their next sum and
-        tells them. One that is killed cannot; there TensorFlow finds the closed
-        connection at once, and within seconds a host that no longer answers.
+        A host that raises waits for the others to come to their next sum, and
+        sends them the reason. A host that is killed cannot; there TensorFlow
+        notices the closed connection at once, and a host that no longer
+        answers within seconds.
         """
         try:
             yield
@@ -262,9 +275,9 @@ class Replicas:
             raise
 
     def _gather(self, text: str, what: str) -> list[str]:
-        """What each host says here."""
-        rows, said = np.zeros((self.hosts, _TEXT)), text.encode()[:_TEXT]
-        rows[self.host, : len(said)] = np.frombuffer(said, np.uint8)
+        """The text that each host sends, in the order of the hosts."""
+        rows, sent = np.zeros((self.hosts, _MESSAGE_BYTES)), text.encode()[:_MESSAGE_BYTES]
+        rows[self.host, : len(sent)] = np.frombuffer(sent, np.uint8)
         rows = self._reduce(rows, what).astype(np.uint8)
         return [row.tobytes().rstrip(b"\0").decode(errors="replace") for row in rows]
 
@@ -278,19 +291,22 @@ class Replicas:
             reason, _, _ = message.partition("\n")
             peer = re.search(r"remote target (\S+)", message)
             raise RuntimeError(
-                f"host {self.host} of {self.hosts} lost {peer[1] if peer else 'another'} while adding up {what}: "
-                f"{type(problem).__name__}: {reason}. TensorFlow goes on only after all hosts are "
-                "started again; with checkpoint= the fit then goes on from the last layer it finished"
+                f"expected {self.hosts} hosts to add up {what}, received an error: host {self.host} of {self.hosts} "
+                f"lost {peer[1] if peer else 'another'} ({type(problem).__name__}: {reason}); start all hosts again, "
+                "as TensorFlow needs it; with checkpoint= the fit then goes on from the last layer it finished"
             ) from problem
 
 
-def _place(resolver: Any) -> tuple[int, int]:
-    """How many processes a cluster has, and which of them this one is."""
+def _position(resolver: Any) -> tuple[int, int]:
+    """The number of processes in a cluster, and the index of this one among them."""
     spec = resolver.cluster_spec()
     tasks = [(job, i) for job in ("chief", "worker") if job in spec.jobs for i in range(spec.num_tasks(job))]
     if not tasks:  # no TF_CONFIG: one process
         return 1, 0
     here = (resolver.task_type, resolver.task_id)
     if here not in tasks:
-        raise ValueError(f"expected this process to be a chief or worker of its TF_CONFIG, received {here}")
+        raise ValueError(
+            f"expected this process to be a chief or worker of its TF_CONFIG, received {here}; set the task of "
+            f"TF_CONFIG to one of {tasks}"
+        )
     return len(tasks), tasks.index(here)

@@ -173,7 +173,7 @@ def test_a_sequence_of_tf_keras_is_one_too():
             raise NotImplementedError
 
     batches = Batches(Legacy(), (7,))
-    assert batches.kind == "sequence" and batches.steps == 3
+    assert batches.source_type == "sequence" and batches.steps == 3
     np.testing.assert_array_equal(np.concatenate(list(batches)), X)
 
 
@@ -202,7 +202,7 @@ class InFile:
 def test_what_is_in_a_file_is_read_slice_by_slice():
     source = InFile(X)
     batches = Batches(source, (7,), batch_size=4)
-    assert source.read == [] and batches.count() == 10 and batches.kind == "array"
+    assert source.read == [] and batches.count() == 10 and batches.source_type == "array"
     for _ in range(2):
         source.read.clear()
         np.testing.assert_array_equal(np.concatenate(list(batches)), X)
@@ -316,7 +316,9 @@ def test_a_model_of_integers_gets_integers():
     assert checked(X, (7,), "uint8").dtype == np.uint8
     np.testing.assert_array_equal(checked(X.astype("float64"), (7,), "int32"), X)
     for wrong in (X + 0.5, X - 1, X + 200):
-        with pytest.raises(ValueError, match="whole numbers that uint8 holds"):
+        with pytest.raises(
+            ValueError, match="whole numbers that uint8 holds, .*received others, such as .*; round or scale"
+        ):
             checked(wrong, (7,), "uint8")
     with pytest.raises(ValueError, match="NaN or infinity in 10 of 10 samples"):
         checked(X * np.nan, (7,), "int32")
@@ -340,7 +342,7 @@ def test_a_data_set_that_is_not_batched_is_refused_before_any_work(parts):
 
 
 def test_a_data_set_of_another_shape_is_refused_before_any_work():
-    with pytest.raises(ValueError, match=r"of shape \(batch, 6\), received \(None, 7\)$"):
+    with pytest.raises(ValueError, match=r"of shape \(batch, 6\), received \(None, 7\); map its items"):
         Batches(dataset(X), (6,))
     hidden = tf.data.Dataset.from_generator(again(), output_types=tf.float32)  # does not say its shapes
     with pytest.raises(ValueError, match=r"\(batch, 6\), received \(4, 7\)"):
@@ -506,7 +508,9 @@ def test_wrong_numbers_are_refused(name, value):
 
 def test_a_generator_without_steps_is_refused():
     for source in (forever(), iter([X])):
-        with pytest.raises(ValueError, match="several times: give steps="):
+        with pytest.raises(
+            ValueError, match="expected data that can be read several times, received a generator, .*: give steps="
+        ):
             Batches(source, (7,))
 
 
@@ -635,7 +639,7 @@ def test_a_list_of_data_and_labels_is_told_how_to_be_given():
         create_analyzer("mipin", mlp(7, (5,)), verbose=0).fit([X, LABELS])
 
 
-def test_what_is_not_finite_is_named_by_its_place_in_the_data():
+def test_what_is_not_finite_is_named_by_its_index_in_the_data():
     bad = X.copy()
     bad[7, 2] = np.nan
     for source in (bad, dataset(bad), lambda: iter([bad[:4], bad[4:]])):
@@ -661,7 +665,7 @@ def test_data_of_unknown_length_that_go_on_and_on_are_said_to():
             yield X
 
     source = tf.data.Dataset.from_generator(endless, output_types=tf.float32)
-    with pytest.warns(UserWarning, match="1000 batches read.*never end, give steps=") as warned:
+    with pytest.warns(UserWarning, match="received 1000 batches so far .*never end, give steps=") as warned:
         for i, _ in enumerate(Batches(source, (7,))):
             if i == 2500:
                 break
@@ -676,9 +680,9 @@ def test_data_of_unknown_length_that_go_on_and_on_are_said_to():
 @pytest.mark.parametrize(
     ("data", "what"),
     [
-        (X[:1], "fitted to 1 sample:"),
-        (X[:3], "fitted to 3 samples:"),
-        (np.ones((20, 7), "float32"), "fitted to 20 samples that are all the same"),
+        (X[:1], "at least 4 samples that differ, received 1 sample:"),
+        (X[:3], "at least 4 samples that differ, received 3 samples:"),
+        (np.ones((20, 7), "float32"), "samples that differ, received 20 samples that are all the same"),
     ],
 )
 def test_a_fit_to_next_to_nothing_warns(name, data, what):

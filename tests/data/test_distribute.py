@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mipin_keras.data import distribute as replicas
+from mipin_keras.data import distribute
 from mipin_keras.data.distribute import Replicas, device_key, per_device
 from tests.data import worker
 
@@ -115,7 +115,7 @@ def test_one_replica_alone_cannot_fit():
 
 
 @pytest.mark.parametrize(
-    ("spec", "task", "place"),
+    ("spec", "task", "position"),
     [
         ({}, (None, None), (1, 0)),
         ({"worker": ["a:1", "b:1"]}, ("worker", 1), (2, 1)),
@@ -124,15 +124,15 @@ def test_one_replica_alone_cannot_fit():
         ({"worker": ["a:1"], "evaluator": ["d:1"]}, ("evaluator", 0), None),
     ],
 )
-def test_the_place_of_a_process_in_its_cluster(spec, task, place):
+def test_the_position_of_a_process_in_its_cluster(spec, task, position):
     cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(spec), task_type=task[0], task_id=task[1]
     )
-    if place:
-        assert replicas._place(cluster) == place
+    if position:
+        assert distribute._position(cluster) == position
     else:
         with pytest.raises(ValueError, match="to be a chief or worker of its TF_CONFIG, received"):
-            replicas._place(cluster)
+            distribute._position(cluster)
 
 
 def on_two_devices(strategy):
@@ -188,7 +188,7 @@ def on_two_hosts(strategy):
     assert len(traces) == 1
     found = {"gram": gram, "sums": sums, "rows": rows, "host": together.host}
 
-    replicas.CHUNK = 7  # numbers: the last piece is shorter
+    distribute.CHUNK = 7  # numbers: the last piece is shorter
     array = np.random.default_rng(together.host).standard_normal((4, 6))
     # Not contiguous, empty, a float32, and numbers that float32 cannot hold.
     views = [array[:, ::2], np.zeros((0, 3)), np.float32(0.5), np.float64(together.host * 2**40 + 1)]
@@ -250,11 +250,11 @@ def test_two_hosts_give_the_sums_of_one():
         np.testing.assert_array_equal(result.arrays["shared"], first)
     told, raised = (result.arrays["messages"] for result in results)
     for options, shapes, _ in (told, raised):
-        assert "host 0 came with 'the options: seed=0'; host 1 came with 'the options: seed=1'" in options
-        assert "host 1 came with 'the sums of layer fc: arrays of shapes [(3,)]'" in shapes
+        assert "received 'the options: seed=0' on host 0, 'the options: seed=1' on host 1; give each" in options
+        assert "'the sums of layer fc: arrays of shapes [(3,)]' on host 1" in shapes
     assert told[2] == (
-        "RuntimeError the fit ends on all 2 hosts, before the sums of layer fc: "
-        "host 1 stopped with KeyError: 'no such file'"
+        "RuntimeError expected all 2 hosts to reach the sums of layer fc, received host 1 stopped with "
+        "KeyError: 'no such file'; the fit ends on all hosts: remove the cause and start it again"
     )
     assert raised[2] == "KeyError 'no such file'"
 
@@ -264,5 +264,5 @@ def test_a_killed_host_ends_the_others_with_the_reason():
     survivor, dead = worker.on_hosts(f"{HERE}:killed")
     assert dead.status == -signal.SIGKILL
     assert survivor.status == 1, survivor.output
-    reason = r"RuntimeError: host 0 of 2 lost \S+ while adding up the sums of layer conv: UnavailableError: .+start"
+    reason = r"RuntimeError: expected 2 hosts to add up the sums of layer conv, .* host 0 of 2 lost \S+ \(Unavail.+start"
     assert re.search(reason, survivor.output), survivor.output
