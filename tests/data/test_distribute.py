@@ -264,5 +264,5 @@ def test_a_killed_host_ends_the_others_with_the_reason():
     survivor, dead = worker.on_hosts(f"{HERE}:killed")
     assert dead.status == -signal.SIGKILL
     assert survivor.status == 1, survivor.output
-    reason = r"RuntimeError: expected 2 hosts to add up the sums of layer conv, .* host 0 of 2 lost \S+ \(Unavail.+start"
+    reason = r"RuntimeError: expected 2 hosts to add up the sums of layer conv, .*host 0 of 2 lost \S+ \(Unavail.+start"
     assert re.search(reason, survivor.output), survivor.output
