@@ -6,13 +6,12 @@ import argparse
 import gc
 import importlib
 import importlib.util
-import pathlib
 import sys
 import traceback
 
 import keras
 
-from . import report, reproduction
+from . import arguments, report, reproduction
 
 NAMES = (
     "table1", "figure3", "figure4", "figure5", "figures6_7", "sweep", "table2", "figure8", "figure9", "appendix_b",
@@ -31,23 +30,23 @@ def parser() -> argparse.ArgumentParser:
     commands = made.add_subparsers(dest="experiment", required=True)
     for name, module in EXPERIMENTS.items():
         command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
-        _shared(command)
+        _add_shared(command)
         module.add_arguments(command)
     command = commands.add_parser("all", help="Every experiment, one after the other, and the page.")
-    _shared(command)
+    _add_shared(command)
     command.add_argument("--resume", action="store_true", help="leave out what has a result of this seed in --out")
     command = commands.add_parser("page", help=(reproduction.__doc__ or "").splitlines()[0])
-    command.add_argument("--out", type=pathlib.Path, default=report.RESULTS, help="where the results are")
-    command.add_argument("--quick", action="store_true", help="of the quick runs' results")
+    arguments.add_out(command, report.RESULTS, "where the results are")
+    arguments.add_quick(command, "of the quick runs' results")
     return made
 
 
-def _shared(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--data-dir", type=pathlib.Path, help="folder with the data sets")
-    command.add_argument("--cache-dir", type=pathlib.Path, help="trained models (default: DATA_DIR/models)")
-    command.add_argument("--out", type=pathlib.Path, default=report.RESULTS, help="where the results go")
-    command.add_argument("--seed", type=int, default=0)
-    command.add_argument("--quick", action="store_true", help="about 2 minutes; its numbers mean nothing")
+def _add_shared(command: argparse.ArgumentParser) -> None:
+    """Add the options of every experiment."""
+    arguments.add_data(command)
+    arguments.add_out(command, report.RESULTS, "where the results go")
+    arguments.add_seed(command)
+    arguments.add_quick(command, "about 2 minutes; its numbers mean nothing")
     command.add_argument("--verbose", type=int, choices=(0, 1, 2), default=2)
 
 
@@ -60,8 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         return 0
     if args.experiment == "all":
         return run_all(args, [word for word in argv[1:] if word != "--resume"])
-    if args.cache_dir is None:
-        args.cache_dir = (args.data_dir or pathlib.Path.home() / ".keras" / "mipin_keras") / "models"
+    args.cache_dir = arguments.cache_dir(args)
     args.command_line = report.command_line("python -m reproduce_paper", argv)
     try:
         EXPERIMENTS[args.experiment].run(args)

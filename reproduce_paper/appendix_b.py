@@ -10,7 +10,8 @@ import numpy as np
 
 from mipin_keras.metrics import bootstrap_interval, class_sensitivity
 
-from . import digits, report
+from . import charts, digits, phrases, report
+from .maps import cosines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -47,7 +48,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     found = {}
     for title in PAPER:
         rest = {"rows": 1 << 12} if args.quick and title == "MIP-IN" else {}
-        analyzer = digits.fitted(title, trained, count, args, experiment.say, **rest)
+        analyzer = digits.fitted(title, trained, count, args, experiment.log, **rest)
         first, second = (analyzer.analyze(x, chosen) for chosen in classes)
         measured = class_sensitivity(first, second)
         unsigned = np.minimum(measured.per_image, class_sensitivity(first, -second).per_image)
@@ -63,9 +64,9 @@ def run(args: argparse.Namespace) -> pathlib.Path:
             "one_zero": int((none[0] ^ none[1]).sum()),
             "both_zero": int((none[0] & none[1]).sum()),
             "distance_of_two": float(measured.per_image[both].mean()) if both.any() else None,
-            "cosine": cosine(first[both], second[both]) if both.any() else None,
+            "cosine": mean_cosines(first[both], second[both]) if both.any() else None,
         }
-        experiment.say(f"{title}: {measured.distance:.2f}")
+        experiment.log(f"{title}: {measured.distance:.2f}")
     experiment.result |= {
         "about": trained.about,
         "fit_images": min(count, len(trained.train)),
@@ -77,30 +78,25 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     return experiment.write(markdown(experiment.result))
 
 
-def cosine(first: np.ndarray, second: np.ndarray) -> list[float]:
-    """The cosine of an image's two maps, and its absolute value, each a mean over the images; no map is all zero."""
-    a, b = (digits.scaled(maps).reshape(len(maps), -1) for maps in (first, second))
-    cosines = (a * b).sum(axis=1) / (np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1))
-    return [float(cosines.mean()), float(np.abs(cosines).mean())]
+def mean_cosines(first: np.ndarray, second: np.ndarray) -> list[float]:
+    """The mean cosine of the images' two maps, and the mean of its absolute value; no map may be all zero."""
+    found = cosines(first, second)
+    return [float(found.mean()), float(np.abs(found).mean())]
 
 
 def bars(found: dict[str, dict[str, Any]]) -> Figure:
     """The paper's distances beside ours, with our intervals."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    places = np.arange(len(found))
-    ours = np.array([numbers["distance"] for numbers in found.values()])
-    low, high = np.array([numbers["interval"] for numbers in found.values()]).T
-    axes.barh(places - 0.2, [PAPER[title] for title in found], 0.38, color="0.75", label="paper")
-    axes.barh(places + 0.2, ours, 0.38, color="tab:blue", label="ours")
-    axes.errorbar(ours, places + 0.2, xerr=[ours - low, high - ours], fmt="none", color="black", capsize=2)
-    axes.set_yticks(places, list(found), fontsize=10)
-    axes.invert_yaxis()
-    axes.set_xlabel("mean l2 distance between two classes' maps", fontsize=10)
-    axes.legend(fontsize=10, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
+    figure, axes = charts.panels((6, 4))
+    ax, heights = axes[0, 0], np.arange(len(found))
+    ours = [numbers["distance"] for numbers in found.values()]
+    errors = charts.whiskers(ours, [numbers["interval"] for numbers in found.values()])
+    ax.barh(heights - 0.2, [PAPER[title] for title in found], 0.38, color="0.75", label="paper")
+    ax.barh(heights + 0.2, ours, 0.38, xerr=errors, color="tab:blue", ecolor="black", capsize=2, label="ours")
+    ax.set_yticks(heights, list(found), fontsize=10)
+    charts.first_on_top(ax)
+    ax.set_xlabel("mean l2 distance between two classes' maps", fontsize=10)
+    ax.legend(fontsize=10, loc="lower left", bbox_to_anchor=(0, 1), ncols=2, frameon=False)
+    charts.half_framed(ax)
     return figure
 
 
@@ -109,8 +105,8 @@ def markdown(result: dict[str, Any]) -> str:
     n = result["images"]
     header = ["method", "paper", "ours", "95 %", "up to sign", "95 %", "cosine", "absolute"]
     lines = [
-        [title, f"{PAPER[title]:.2f}", f"{found['distance']:.2f}", span(found["interval"])]
-        + [f"{found['unsigned']:.2f}", span(found["unsigned_interval"])]
+        [title, f"{PAPER[title]:.2f}", f"{found['distance']:.2f}", phrases.bracketed(found["interval"], ".2f")]
+        + [f"{found['unsigned']:.2f}", phrases.bracketed(found["unsigned_interval"], ".2f")]
         + ([f"{found['cosine'][0]:+.2f}", f"{found['cosine'][1]:.2f}"] if found["cosine"] else ["-", "-"])
         for title, found in result["methods"].items()
     ]
@@ -145,12 +141,6 @@ both of them 0 throughout:
 Model: the CNN of Table 4, {digits.trained_on(result["about"])}. MIP-IN and PatternAttribution are fitted on
 {result["fit_images"]:,} of them, of all classes (the paper: 50,000); MIP-IN down to the pixels.
 """
-
-
-def span(interval: list[float]) -> str:
-    """An interval, for a table."""
-    low, high = interval
-    return f"[{low:.2f}, {high:.2f}]"
 
 
 def verdicts(result: dict[str, Any]) -> list[str]:
@@ -209,8 +199,13 @@ def beside(result: dict[str, Any]) -> list[report.Beside]:
         f"{result['images']:,} MNIST test images, {len(result['pairs'])} random pairs of classes; CNN of Table 4, "
         f"{100 * result['about']['accuracy']:.1f} % right; maps scaled to 1 (the paper's scale is unknown)"
     )
-    ours = {title: f"{one['distance']:.2f} {span(one['interval'])}" for title, one in result["methods"].items()}
     return [
-        report.Beside("Appendix B", f"{title}, l2 distance", f"{PAPER[title]:.2f}", text, setting)
-        for title, text in ours.items()
+        report.Beside(
+            "Appendix B",
+            f"{title}, l2 distance",
+            f"{PAPER[title]:.2f}",
+            phrases.with_interval(found["distance"], found["interval"], ".2f"),
+            setting,
+        )
+        for title, found in result["methods"].items()
     ]

@@ -5,17 +5,17 @@ from __future__ import annotations
 import argparse
 import pathlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 
 from mipin_keras import metrics
 
-from . import data, explained, gallery, methods, models, report
+from . import data, deletion_page, explained, gallery, methods, models, report
+from .deletion_page import in_short, markdown
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+__all__ = ["add_arguments", "in_short", "markdown", "run"]
 
 #: What is measured on photographs: by name, the measure and its baseline.
 PHOTOGRAPHS = {
@@ -26,8 +26,6 @@ PHOTOGRAPHS = {
 }
 #: And on MNIST, where 0 is the background.
 DIGITS = {"deletion, black": (metrics.deletion, "zero"), "insertion, black": (metrics.insertion, "zero")}
-#: Rankings that know nothing of the model.
-RANDOM, CENTRE = "random ranking", "centre prior"
 
 
 class Scale(NamedTuple):
@@ -64,7 +62,10 @@ def rightly(
         if len(found) >= count:
             return np.array(found[:count]), found[count - 1] + 1
     if not found:
-        raise ValueError(f"expected images that the model classifies rightly, found none among {len(labels)}")
+        raise ValueError(
+            f"expected images that the model classifies rightly, received none among {len(labels)}; train the model "
+            "longer"
+        )
     return np.array(found), len(labels)
 
 
@@ -92,7 +93,8 @@ def curves(
 def blind(size: tuple[int, int], count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
     """The maps ``(count, *size)`` that know nothing of the model."""
     prior = metrics.centre_prior(size)
-    return {RANDOM: rng.random((count, *size)), CENTRE: np.broadcast_to(prior, (count, *size))}
+    shape = (count, *size)
+    return {deletion_page.RANDOM: rng.random(shape), methods.CENTRE: np.broadcast_to(prior, shape)}
 
 
 def summary(parts: list[dict[str, dict[str, metrics.Curves]]], seed: int) -> dict[str, Any]:
@@ -107,11 +109,11 @@ def summary(parts: list[dict[str, dict[str, metrics.Curves]]], seed: int) -> dic
     found = {}
     for name, first in parts[0].items():
         shares = next(iter(first.values())).shares
-        whole = {
+        together = {
             title: metrics.Curves(shares, np.concatenate([part[name][title].scores for part in parts]))
             for title in first
         }
-        ours = whole["MIP-IN"].areas
+        ours = together["MIP-IN"].areas
         found[name] = {
             "shares": shares.tolist(),
             "rankings": {
@@ -121,14 +123,14 @@ def summary(parts: list[dict[str, dict[str, metrics.Curves]]], seed: int) -> dic
                     "beyond_mipin": metrics.bootstrap_interval(one.areas - ours, seed=seed),
                     "curve": one.scores.mean(axis=0).tolist(),
                 }
-                for title, one in whole.items()
+                for title, one in together.items()
             },
         }
     return found
 
 
 def on_photographs(
-    subject: gallery.Subject, photographs: gallery.Gallery, args: argparse.Namespace, scale: Scale, say: Callable
+    subject: gallery.Subject, photographs: gallery.Gallery, args: argparse.Namespace, scale: Scale, log: Callable
 ) -> dict[str, Any]:
     """Measure one of the gallery's models."""
     rng = np.random.default_rng(args.seed)
@@ -140,22 +142,21 @@ def on_photographs(
     predict = subject.model.predict_on_batch
     indices, looked = rightly(predict, inputs, test.labels, scale.photographs)
     chosen = test.take(indices)
-    analyzers = explained.fitted(methods.METHODS, subject, photographs.train, set(chosen.labels), args, say)
-    parts = []
-    for start in range(0, len(indices), 50):
-        part = chosen.take(range(start, min(start + 50, len(indices))))
-        x = subject.preprocess(part.pixels())
-        maps = {title: methods.saliency(title, one, x, part.labels) for title, one in analyzers.items()}
+    analyzers = explained.fitted(methods.METHODS, subject, photographs.train, set(chosen.labels), args, log)
+    parts, done = [], 0
+    for batch in chosen.batches(50):
+        x = subject.preprocess(batch.pixels())
+        maps = {title: methods.saliency(title, one, x, batch.labels) for title, one in analyzers.items()}
         maps |= blind(test.size, len(x), rng)
-        say(f"{subject.name}: curves of {start + len(x)} of {len(indices)} photographs")
-        parts.append(curves(predict, x, part.labels, maps, PHOTOGRAPHS, scale, args.seed))
-    fit = explained.QUICK_FIT if args.quick else explained.FIT
+        done += len(x)
+        log(f"{subject.name}: curves of {done} of {len(indices)} photographs")
+        parts.append(curves(predict, x, batch.labels, maps, PHOTOGRAPHS, scale, args.seed))
     about = subject.about | {"images": len(indices), "looked_at": looked}
-    about["fit"] = {title: min(count, len(photographs.train.paths)) for title, count in fit.items()}
+    about["fit"] = explained.fit_counts(photographs.train, args)
     return {"about": about, "data": photographs.title, "measures": summary(parts, args.seed)}
 
 
-def on_digits(args: argparse.Namespace, scale: Scale, say: Callable) -> dict[str, Any]:
+def on_digits(args: argparse.Namespace, scale: Scale, log: Callable) -> dict[str, Any]:
     """Measure the CNN of Table 4 on MNIST, all methods explained down to the pixels and read with their sign."""
     images = data.load("mnist", args.data_dir)
     model, about = models.trained("CNN-M", images, args.cache_dir, seed=args.seed, **models.QUICK if args.quick else {})
@@ -166,126 +167,17 @@ def on_digits(args: argparse.Namespace, scale: Scale, say: Callable) -> dict[str
     for title in methods.METHODS:
         analyzer = methods.create(title, model, seed=args.seed)
         if title in methods.LEARNED:
-            say(f"CNN-M: {title} is fitted on {min(scale.fit_digits, len(train)):,} digits")
+            log(f"CNN-M: {title} is fitted on {min(scale.fit_digits, len(train)):,} digits")
             analyzer.fit(train[: scale.fit_digits], batch_size=256)
         maps[title] = analyzer.analyze(x, labels, reduce="sum")
-    say(f"CNN-M: curves of {len(x)} digits")
+    log(f"CNN-M: curves of {len(x)} digits")
     found = curves(predict, x, labels, maps | blind(x.shape[1:3], len(x), rng), DIGITS, scale, args.seed)
     about |= {"images": len(x), "looked_at": looked}
     about["fit"] = dict.fromkeys(methods.LEARNED, min(scale.fit_digits, len(train)))
     return {"about": about, "data": "MNIST", "measures": summary([found], args.seed)}
 
 
-def picture(measures: Mapping[str, Any]) -> Figure:
-    """The mean curves, a panel a measure; MIP-IN thick, what knows nothing of the model black."""
-    from matplotlib.figure import Figure
-
-    lines = -(-len(measures) // 2)
-    figure = Figure(figsize=(7.5, 3.0 * lines + 1.1), layout="constrained")
-    axes = figure.subplots(lines, 2, sharey=True).flat
-    styles: dict[str, dict[str, Any]] = {
-        "MIP-IN": {"color": "red", "linewidth": 2.5, "zorder": 3},
-        RANDOM: {"color": "black", "linestyle": "--"},
-        CENTRE: {"color": "black", "linestyle": ":"},
-    }
-    others = [title for title in methods.METHODS if title not in styles]
-    colors = ["C0", "C1", "C2", "C4", "C5", "C6", "C8", "C9"]
-    styles |= {title: {"color": color, "linewidth": 1.2} for title, color in zip(others, colors, strict=True)}
-    for ax, (name, found) in zip(axes, measures.items(), strict=True):
-        for title, one in found["rankings"].items():
-            ax.plot(found["shares"], one["curve"], label=title, **styles[title])
-        ax.set_title(name, fontsize=11)
-        ax.set_xlabel(f"share of the pixels {'replaced' if name.startswith('deletion') else 'put back'}", fontsize=10)
-        ax.set_xlim(0, 1)
-        ax.grid(color="0.9")
-    figure.axes[0].set_ylim(bottom=0)
-    figure.get_layout_engine().set(wspace=0.06)
-    figure.supylabel("probability of the class", fontsize=10)
-    handles, labels = figure.axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=4, fontsize=9, frameon=False)
-    return figure
-
-
-def markdown(result: dict[str, Any]) -> str:
-    """The page: for each model the areas, the curves, and what the numbers say."""
-    page = ["# Deletion and insertion curves\n", ABOUT.strip()]
-    for (name, found), file in zip(result["subjects"].items(), result["pictures"], strict=True):
-        measures, about = found["measures"], found["about"]
-        fit = ", ".join(f"{title} on {count:,}" for title, count in about["fit"].items())
-        page.append(
-            f"\n## {name}, {found['data']}\n\nTest accuracy {100 * about['accuracy']:.1f} %; the first "
-            f"{about['images']} images that it classifies rightly, of {about['looked_at']} looked at in an order drawn "
-            f"by the seed or the data set's own. {result['scale']['steps']} steps. Fitted on training images: {fit}.\n"
-        )
-        rows = []
-        for title in next(iter(measures.values()))["rankings"]:
-            cells = []
-            for measure in measures.values():
-                one = measure["rankings"][title]
-                cells.append(f"{one['area']:.3f} [{one['interval'][0]:.3f}, {one['interval'][1]:.3f}]")
-            rows.append([title, *cells])
-        page += [report.table(["area under the curve", *measures], rows), ""]
-        page += [f"- {verdict(measure, one['rankings'])}" for measure, one in measures.items()]
-        page.append(f"\n![{name}: the mean curves of every ranking]({file})")
-    return "\n".join(page)
-
-
-ABOUT = """
-The pixels of an image are ranked by a map, highest first. *Deletion* replaces the top share of them (Samek et al.
-2016; Petsiuk et al. 2018): the sooner the probability of the class falls, the smaller the area under the curve, the
-better. *Insertion* starts from what replaces them and puts them back: the larger the area, the better. The paper has
-neither. The probability is the softmax of the label's class. Photographs are replaced by a Gaussian blur of
-themselves, of a standard deviation of a tenth of their side, or by the mean of each of their channels, and digits by
-0, their background. On photographs the maps are read as in Table 2: those of MIP-IN and Grad-CAM are of a
-feature map, the others' of the pixels, absolute values. On digits all explain the
-pixels, and these are ranked by the attribution itself with its sign. Ties are broken at random. Areas are means over
-images, with 95 % bootstrap intervals. An image with pixels replaced is one that no model was trained on: a map of
-single pixels (as of gradients) makes another pattern of holes than a smooth one, so both measures say as much about
-the model beside its data as about the map, and the random ranking and the centre prior, which know nothing of the
-model, show how much that alone does.
-"""
-
-
-def verdict(measure: str, rankings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Who leads, where MIP-IN stands, and who does no better than what knows nothing of the model."""
-    sign = 1 if measure.startswith("deletion") else -1
-    area = {title: rankings[title]["area"] for title in rankings}
-    order = sorted(methods.METHODS, key=lambda title: (sign * area[title], title != "MIP-IN"))
-    word, place = "smallest" if sign > 0 else "largest", order.index("MIP-IN") + 1
-    text = f"**{measure}**: the {word} area is that of {order[0]}, {area[order[0]]:.3f}"
-    if place == 1:
-        low, high = rankings[order[1]]["beyond_mipin"]
-        other = f"{order[1]}, {area[order[1]]:.3f}, is next"
-    else:
-        low, high = rankings[order[0]]["beyond_mipin"]
-        other = f"MIP-IN does not lead: {area['MIP-IN']:.3f}, place {place} of {len(order)}"
-    told = "does not tell the two apart" if low <= 0 <= high else "tells the two apart"
-    text += f"; {other}; the interval of their difference, image by image, [{low:.3f}, {high:.3f}], {told}."
-    for title in (RANDOM, CENTRE):
-        worse = [one for one in order if sign * area[one] >= sign * area[title]]
-        if worse:
-            text += f" No better than the {title} ({area[title]:.3f}): {explained.listed(worse)}."
-    return text
-
-
-def in_short(result: dict[str, Any]) -> list[str]:
-    """For the top of REPRODUCTION.md."""
-    lines = []
-    for name, found in result["subjects"].items():
-        places = []
-        for measure, one in found["measures"].items():
-            sign = 1 if measure.startswith("deletion") else -1
-            areas = {title: sign * one["rankings"][title]["area"] for title in methods.METHODS}
-            order = sorted(areas, key=lambda title: (areas[title], title != "MIP-IN"))
-            first = "leads" if order[0] == "MIP-IN" else f"place {order.index('MIP-IN') + 1}, {order[0]} leads"
-            places.append(f"{measure}: {first}")
-        lines.append(f"{name}, MIP-IN among {len(methods.METHODS)} methods: {'; '.join(places)}.")
-    return lines
-
-
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this experiment."""
-    gallery.add_arguments(parser)
+add_arguments = gallery.add_arguments
 
 
 def run(args: argparse.Namespace) -> pathlib.Path:
@@ -295,10 +187,10 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     photographs = gallery.load(args)
     subjects = {}
     for name, subject in photographs.subjects.items():
-        subjects[name] = on_photographs(subject, photographs, args, scale, experiment.say)
+        subjects[name] = on_photographs(subject, photographs, args, scale, experiment.log)
     keras.backend.clear_session()
-    subjects["CNN-M"] = on_digits(args, scale, experiment.say)
+    subjects["CNN-M"] = on_digits(args, scale, experiment.log)
     experiment.result |= {"scale": scale._asdict(), "subjects": subjects}
     for name, found in subjects.items():
-        experiment.picture(picture(found["measures"]), name)
+        experiment.picture(deletion_page.picture(found["measures"]), name)
     return experiment.write(markdown(experiment.result))

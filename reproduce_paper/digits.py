@@ -24,13 +24,13 @@ class Trained(NamedTuple):
 
     Attributes:
         name: ``"MLP-M"``, ``"CNN-M"`` or ``"CNN-C"``.
-        model: With softmax.
-        about: How it was trained, and its test accuracy.
-        names: Of the classes.
+        model: The trained model; its last layer is a softmax.
+        about: How the model was trained, and its test accuracy.
+        names: The names of the classes.
         train: Training images as the model takes them, float32 in [0, 1].
         test: Test images, likewise.
         labels: Those of the test images, ``(n,)``.
-        predicted: What the model takes the test images for, ``(n,)``.
+        predicted: The classes that the model takes the test images for, ``(n,)``.
     """
 
     name: str
@@ -43,20 +43,23 @@ class Trained(NamedTuple):
     predicted: np.ndarray
 
     def right(self, label: int | None = None) -> np.ndarray:
-        """Numbers of the test images that the model classifies rightly, all or those of one class, in order."""
+        """The indices of the test images that the model classifies rightly, of all classes or of one, in order."""
         chosen = self.predicted == self.labels
         return np.flatnonzero(chosen if label is None else chosen & (self.labels == label))
 
     def first(self, classes: Iterable[int]) -> np.ndarray:
-        """Number of the first rightly classified test image of each class.
+        """The index of the first rightly classified test image of each class.
 
         Raises:
             ValueError: If the model classifies no image of a class rightly.
         """
         found = [self.right(label) for label in classes]
         if not all(map(len, found)):
-            raise ValueError(f"expected {self.name} to be right on an image of each class, received a class without")
-        return np.array([numbers[0] for numbers in found])
+            raise ValueError(
+                f"expected {self.name} to be right on a test image of each class, received a class where it is right "
+                "on none; train it longer"
+            )
+        return np.array([indices[0] for indices in found])
 
 
 def load(name: str, args: argparse.Namespace) -> Trained:
@@ -71,30 +74,23 @@ def load(name: str, args: argparse.Namespace) -> Trained:
 
 
 def fitted(
-    title: str, trained: Trained, count: int, args: argparse.Namespace, say: Callable[[str], None], **options: Any
+    title: str, trained: Trained, count: int, args: argparse.Namespace, log: Callable[[str], None], **options: Any
 ) -> mipin_keras.Analyzer:
     """A method's analyzer, fitted on the first ``count`` training images if it learns.
 
     Args:
         title: One of ``methods.METHODS``.
-        trained: What it explains.
-        count: Training images.
-        args: ``seed`` and ``verbose``.
-        say: Told what happens.
-        **options: Of the analyzer.
+        trained: The model that it explains, and its images.
+        count: The number of training images.
+        args: The command's arguments: ``seed`` and ``verbose`` are read.
+        log: Receives a line when the method is fitted.
+        **options: More of the analyzer's options.
     """
     analyzer = methods.create(title, trained.model, seed=args.seed, verbose=args.verbose, **options)
     if title in methods.LEARNED:
-        say(f"{trained.name}: {title} is fitted on {min(count, len(trained.train)):,} images")
+        log(f"{trained.name}: {title} is fitted on {min(count, len(trained.train)):,} images")
         analyzer.fit(trained.train[:count], batch_size=256)
     return analyzer
-
-
-def scaled(maps: np.ndarray) -> np.ndarray:
-    """Each map divided by its largest absolute value, in float64; a map of zeros stays."""
-    flat = maps.reshape(len(maps), -1).astype(np.float64)
-    top = np.abs(flat).max(axis=1, keepdims=True)
-    return (flat / np.where(top > 0, top, 1)).reshape(maps.shape)
 
 
 def trained_on(about: dict[str, Any]) -> str:

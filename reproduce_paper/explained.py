@@ -12,7 +12,7 @@ import mipin_keras
 from mipin_keras.channels import reduced
 from mipin_keras.plotting import plot
 
-from . import methods
+from . import charts, methods
 from .gallery import Gallery
 from .photo_models import Subject
 from .photographs import Photographs
@@ -55,14 +55,15 @@ def first_known(names: Sequence[str], choices: Sequence[Sequence[str]]) -> list[
     return list(range(min(len(choices[0]), len(names))))
 
 
+def wanted_classes(
+    names: Sequence[str], given: Sequence[str] | None, choices: Sequence[Sequence[str]]
+) -> list[int]:
+    """The numbers of the classes that ``--classes`` gives; without it, what :func:`first_known` chooses."""
+    return class_numbers(names, given) if given else first_known(names, choices)
+
+
 def _plain(name: str) -> str:
     return name.replace("_", " ").casefold()
-
-
-def outputs(subject: Subject, pixels: np.ndarray) -> np.ndarray:
-    """The model's outputs, float32 ``(n, classes)``, for uint8 ``(n, height, width, 3)``."""
-    parts = [subject.model.predict_on_batch(subject.preprocess(pixels[i : i + 64])) for i in range(0, len(pixels), 64)]
-    return np.concatenate(parts)
 
 
 def candidates(photographs: Photographs, number: int, largest: float) -> np.ndarray:
@@ -90,9 +91,14 @@ def chosen(
     order = rng.permutation(among)
     drawn = photographs.take(order)
     pixels = drawn.pixels()
-    right = np.all([outputs(subject, pixels).argmax(axis=1) == drawn.labels for subject in subjects], axis=0)
+    right = np.all([subject.outputs(pixels).argmax(axis=1) == drawn.labels for subject in subjects], axis=0)
     first = np.argsort(~right, kind="stable")[:count]
     return order[first], right[first]
+
+
+def fit_counts(train: Photographs, args: argparse.Namespace) -> dict[str, int]:
+    """How many of the training photographs each method that learns is fitted on; fewer with ``--quick``."""
+    return {title: min(count, len(train.paths)) for title, count in (QUICK_FIT if args.quick else FIT).items()}
 
 
 def fitted(
@@ -101,17 +107,17 @@ def fitted(
     train: Photographs,
     classes: Collection[int],
     args: argparse.Namespace,
-    say: Callable[[str], None],
+    log: Callable[[str], None],
 ) -> dict[str, mipin_keras.Analyzer]:
     """The methods' analyzers, by title; those that learn are fitted on photographs of ``train`` drawn by the seed.
 
     Args:
-        titles: Of ``methods.METHODS``.
+        titles: The methods, each one of ``methods.METHODS``.
         subject: The model.
         train: The photographs to draw from.
-        classes: Those that MIP-IN is fitted for.
-        args: ``seed``; with ``quick``, a tenth of the photographs.
-        say: Gets a line for each method that is fitted.
+        classes: The classes that MIP-IN is fitted for.
+        args: The command's arguments: ``seed`` and ``quick`` are read.
+        log: Receives a line for each method that is fitted.
     """
     made = {}
     for title in titles:
@@ -119,8 +125,8 @@ def fitted(
         analyzer = methods.create(title, subject.model, subject.layer, seed=args.seed, **options)
         if title in methods.LEARNED:
             order = np.random.default_rng(args.seed).permutation(len(train.paths))
-            part = train.take(order[: (QUICK_FIT if args.quick else FIT)[title]])
-            say(f"{subject.name}: {title} is fitted on {len(part.paths):,} photographs")
+            part = train.take(order[: fit_counts(train, args)[title]])
+            log(f"{subject.name}: {title} is fitted on {len(part.paths):,} photographs")
             analyzer.fit(part.stream(subject.preprocess, 64))
         made[title] = analyzer
     return made
@@ -128,13 +134,12 @@ def fitted(
 
 def about(gallery: Gallery, subject: Subject, args: argparse.Namespace) -> dict[str, Any]:
     """What a page says of the photographs, the model and the fit."""
-    fit = {title: min(count, len(gallery.train.paths)) for title, count in (QUICK_FIT if args.quick else FIT).items()}
     return {
         "photographs": gallery.title,
         "model": subject.about,
         "layer": subject.layer,
         "reading": str(methods.MIPIN),
-        "fit": fit,
+        "fit": fit_counts(gallery.train, args),
     }
 
 
@@ -177,31 +182,6 @@ def read(title: str, analyzer: mipin_keras.Analyzer, x: np.ndarray, classes: int
     return Maps(drawn, positive, signed)
 
 
-def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """The cosine between two maps of each image, float64 ``(n,)``; NaN where one is all zero."""
-    one, other = (m.reshape(len(m), -1).astype(np.float64) for m in (first, second))
-    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return np.divide((one * other).sum(axis=1), lengths, out=np.full(len(one), np.nan), where=lengths > 0)
-
-
-def mean(values: np.ndarray) -> float | None:
-    """The mean of the numbers that are no NaN; None of none."""
-    there = np.asarray(values)[~np.isnan(values)]
-    return float(there.mean()) if len(there) else None
-
-
-def shown(value: float | None, digits: int = 2) -> str:
-    """A number for a table; ``-`` for one that is not defined."""
-    return "-" if value is None else f"{value:.{digits}f}"
-
-
-def listed(titles: Sequence[str]) -> str:
-    """``"a, b and c"``; ``"none"`` of none."""
-    if not titles:
-        return "none"
-    return " and ".join(part for part in (", ".join(titles[:-1]), titles[-1]) if part)
-
-
 def sheet(
     pixels: np.ndarray,
     boxes: Sequence[np.ndarray],
@@ -224,12 +204,10 @@ def sheet(
         over: Rows that are drawn over the photograph.
         columns: Photographs in a line.
     """
-    from matplotlib.figure import Figure
-
     lines, blocks = 1 + len(rows), -(-len(pixels) // columns)
     columns = min(columns, len(pixels))
-    figure = Figure(figsize=(1.3 + 1.3 * columns, blocks * (1.3 * lines + 0.2)), layout="constrained")
-    axes = figure.subplots(blocks * lines, columns, squeeze=False)
+    size = (1.3 + 1.3 * columns, blocks * (1.3 * lines + 0.2))
+    figure, axes = charts.panels(size, blocks * lines, columns)
     for i in range(blocks * columns):
         line = axes[i // columns * lines : (i // columns + 1) * lines, i % columns]
         if i >= len(pixels):

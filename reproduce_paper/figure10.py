@@ -17,9 +17,7 @@ SHOWN = 8
 TITLES = ["MIP-IN", "Grad-CAM"]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this experiment."""
-    gallery.add_arguments(parser)
+add_arguments = gallery.add_arguments
 
 
 def run(args: argparse.Namespace) -> pathlib.Path:
@@ -47,7 +45,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
         "models": {},
     }
     for name, subject in photographs.subjects.items():
-        analyzers = explained.fitted(TITLES, subject, photographs.train, eight.labels, args, experiment.say)
+        analyzers = explained.fitted(TITLES, subject, photographs.train, eight.labels, args, experiment.log)
         x = subject.preprocess(pixels)
         maps = {title: methods.saliency(title, analyzers[title], x, eight.labels) for title in TITLES}
         found = {title: bounding_box_accuracy(maps[title], masks).per_image for title in TITLES}

@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     for view in ("global", "local"):
         forward = view == "local"
         classes = args.digit if forward else None  # the other digits' global maps are what chance is read from
-        analyzer = digits.fitted("MIP-IN", trained, count, args, experiment.say, forward_relu=forward, classes=classes)
+        analyzer = digits.fitted("MIP-IN", trained, count, args, experiment.log, forward_relu=forward, classes=classes)
         maps[view] = {
             "source signal": analyzer.source_signal(x, args.digit),
             "attribution": analyzer.analyze(x, args.digit),

@@ -12,7 +12,7 @@ import mipin_keras
 from mipin_keras.metrics import average_percentage_change
 from mipin_keras.plotting import plot
 
-from . import digits, report
+from . import arguments, digits, report
 
 # Training images that MIP-IN is fitted on; a CNN takes minutes for 10,000.
 FIT = {"MLP-M": 50000, "CNN-M": 10000, "CNN-C": 10000}
@@ -21,7 +21,7 @@ SHOWN = {"MLP-M": (0, 1, 2, 3, 4, 5, 6), "CNN-M": (3, 4, 5, 6, 7, 8, 9), "CNN-C"
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this experiment."""
-    parser.add_argument("--models", nargs="+", choices=list(FIT), default=list(FIT), help="only these models")
+    arguments.add_models(parser, FIT)
 
 
 def run(args: argparse.Namespace) -> pathlib.Path:
@@ -35,7 +35,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
         trained = digits.load(name, args)
         count = 300 if args.quick else FIT[name]
         rest = {"rows": 1 << 12} if args.quick else {}
-        analyzer = digits.fitted("MIP-IN", trained, count, args, experiment.say, **rest)
+        analyzer = digits.fitted("MIP-IN", trained, count, args, experiment.log, **rest)
         chosen = trained.first(SHOWN[name])
         x, labels = trained.test[chosen], trained.labels[chosen]
         signals, shown = compare(analyzer, x, labels)
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
                 f"{trained.names[label]}: {logit:.1f}"
                 for label, logit in zip(labels, shown[f"{what} logits"], strict=True)
             ]
-        experiment.say(f"{name}: logits differ by {many['difference']:.2f} in the mean")
+        experiment.log(f"{name}: logits differ by {many['difference']:.2f} in the mean")
     experiment.picture(plot.grid(rows, pictures=list(rows), captions=captions, cell=0.9))
     for found in experiment.result["models"].values():
         for what in ("sample", "source signal"):

@@ -12,7 +12,7 @@ import numpy as np
 from mipin_keras.metrics import bootstrap_interval
 from mipin_keras.plotting import plot
 
-from . import digits, methods, report
+from . import digits, maps, methods, report
 
 SHOWN = (0, 2, 3, 4, 5, 7, 8, 9)
 TITLES = ["MIP-IN", *methods.BASELINES]
@@ -40,10 +40,10 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     areas = regions(trained.test[many], constant)
     rows, found = {}, {}
     for title in TITLES:
-        analyzer = digits.fitted(title, trained, count, args, experiment.say)
+        analyzer = digits.fitted(title, trained, count, args, experiment.log)
         rows[title] = analyzer.analyze(trained.test[chosen], trained.labels[chosen])
         found[title] = measure(analyzer.analyze(trained.test[many], trained.labels[many]), areas, args.seed)
-        experiment.say(f"{title}: done")
+        experiment.log(f"{title}: done")
     experiment.result |= {
         "about": trained.about,
         "fit_images": min(count, len(trained.train)),
@@ -89,7 +89,7 @@ def grown(mask: np.ndarray, steps: int) -> np.ndarray:
     return np.any([padded[:, i : i + height, j : j + width] for i in shifts for j in shifts], axis=0)
 
 
-def measure(maps: np.ndarray, areas: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
+def measure(attributions: np.ndarray, areas: dict[str, np.ndarray], seed: int) -> dict[str, Any]:
     """Where a method's maps lie, each scaled to a largest absolute value of 1.
 
     Returns:
@@ -97,12 +97,12 @@ def measure(maps: np.ndarray, areas: dict[str, np.ndarray], seed: int) -> dict[s
         the region), and its 95 % bootstrap interval; ``share``: of the
         absolute values, by region.
     """
-    maps = digits.scaled(maps)
+    scaled = maps.scaled(attributions)
     found: dict[str, Any] = {"mean": {}, "share": {}}
-    strength = np.abs(maps)
+    strength = np.abs(scaled)
     for name, area in areas.items():
         size = area.sum(axis=(1, 2))
-        values = (maps * area).sum(axis=(1, 2))[size > 0] / size[size > 0]
+        values = (scaled * area).sum(axis=(1, 2))[size > 0] / size[size > 0]
         found["mean"][name] = [float(values.mean()), *bootstrap_interval(values, seed=seed)]
         found["share"][name] = float((strength * area).sum() / strength.sum())
     return found
@@ -159,25 +159,25 @@ def verdicts(result: dict[str, Any]) -> list[str]:
     whole = [title for title in positive if title in negative and title in silent]
     lines = [
         f'- "The pixels on the digit have a positive effect" (the 95 % interval of the mean lies above 0): '
-        f"{listed(positive)}.",
-        f'- "The pixels around the digit play a negative role" (it lies below 0): {listed(negative)}.',
+        f"{comma_list(positive)}.",
+        f'- "The pixels around the digit play a negative role" (it lies below 0): {comma_list(negative)}.',
         f'- "The regions on the background, which are scored close to 0" (less than 0.1 % of the map lies on constant '
-        f"pixels): {listed(silent)}. For MIP-IN by construction: a constant pixel's regression weights are 0. A "
+        f"pixels): {comma_list(silent)}. For MIP-IN by construction: a constant pixel's regression weights are 0. A "
         "gradient's are what the network was initialised with, which training never touched.",
-        f"- All three together: {listed(whole)}. MIP-IN's picture is {'' if 'MIP-IN' in whole else 'not '}what "
+        f"- All three together: {comma_list(whole)}. MIP-IN's picture is {'' if 'MIP-IN' in whole else 'not '}what "
         "the paper says.",
         f'- "Accurate localization", "sharper and cleaner": {100 * mip["share"]["background"]:.0f} % of MIP-IN\'s map '
         "(in part what it says of the pixels around the digit) lies on pixels of 0, less for "
-        f"{listed(cleaner)}; {100 * mip['share']['digit']:.0f} % lies on the digit, more for {listed(denser)}.",
+        f"{comma_list(cleaner)}; {100 * mip['share']['digit']:.0f} % lies on the digit, more for {comma_list(denser)}.",
     ]
     if zero:
         lines.append(
-            f"- {listed(zero)} give exactly 0 wherever the image is 0: they multiply by the input, and can say nothing "
-            "of what is missing around a digit."
+            f"- {comma_list(zero)} give exactly 0 wherever the image is 0: they multiply by the input, and can say "
+            "nothing of what is missing around a digit."
         )
     return lines
 
 
-def listed(titles: list[str]) -> str:
+def comma_list(titles: list[str]) -> str:
     """Names in a sentence."""
     return ", ".join(titles) if titles else "no method"

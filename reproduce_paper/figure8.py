@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,8 @@ import tensorflow as tf
 import mipin_keras
 from mipin_keras.metrics import bootstrap_interval, positive_share
 
-from . import explained, gallery, methods, report
+from . import explained, gallery, methods, phrases, report
+from .maps import cosines, defined_mean
 from .photo_models import Subject
 from .photographs import Photographs, decoded
 
@@ -46,14 +47,13 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     photographs = gallery.load(args)
     subject, test = explained.subject_of(photographs), photographs.test
     if args.image is not None and args.classes is None:
-        raise ValueError("expected --classes with --image: the two classes to explain on it")
-    pair = explained.class_numbers(test.names, args.classes) if args.classes else None
-    pair = pair or explained.first_known(test.names, CLASSES)
+        raise ValueError("expected --classes with --image, received none; give the two classes to explain on it")
+    pair = explained.wanted_classes(test.names, args.classes, CLASSES)
     if args.image is None:
-        pixels = composed(subject, test, pair, args, experiment.say)
+        pixels = composed(subject, test, pair, args, experiment.log)
     else:
         pixels = squared(decoded(args.image), test.size)[None]
-    confidence = explained.outputs(subject, pixels)[:, pair]
+    confidence = subject.outputs(pixels)[:, pair]
     experiment.result |= explained.about(photographs, subject, args) | {
         "classes": [test.names[number] for number in pair],
         "images": len(pixels),
@@ -62,10 +62,10 @@ def run(args: argparse.Namespace) -> pathlib.Path:
         "least": float(confidence.min()),
         "methods": {},
     }
-    analyzers = explained.fitted(TITLES, subject, photographs.train, pair, args, experiment.say)
+    analyzers = explained.fitted(TITLES, subject, photographs.train, pair, args, experiment.log)
     maps = {}
     for title in TITLES:
-        experiment.say(title)
+        experiment.log(title)
         maps[title], found = measured(title, analyzers[title], subject.preprocess(pixels), pair)
         experiment.result["methods"][title] = found if args.image is None else {"cosine": found["cosine"]}
     for start in range(0, min(len(pixels), SHOWN), 2):
@@ -81,7 +81,9 @@ def halves(left: np.ndarray, right: np.ndarray) -> np.ndarray:
     return np.concatenate([left[:, :, cut], right[:, :, cut]], axis=2)
 
 
-def composed(subject: Subject, test: Photographs, pair: list[int], args: argparse.Namespace, say: Any) -> np.ndarray:
+def composed(
+    subject: Subject, test: Photographs, pair: list[int], args: argparse.Namespace, log: Callable[[str], None]
+) -> np.ndarray:
     """Of images put together from a photograph of each class, those where the model is surest of both.
 
     They are ranked by the smaller of the two classes' outputs.
@@ -93,9 +95,9 @@ def composed(subject: Subject, test: Photographs, pair: list[int], args: argpars
     def pixels(pairs: np.ndarray) -> np.ndarray:
         return halves(test.take(pairs[:, 0]).pixels(), test.take(pairs[:, 1]).pixels())
 
-    say(f"{len(tried)} pairs of photographs are tried")
+    log(f"{len(tried)} pairs of photographs are tried")
     parts = [tried[i : i + 64] for i in range(0, len(tried), 64)]
-    least = np.concatenate([explained.outputs(subject, pixels(part))[:, pair].min(axis=1) for part in parts])
+    least = np.concatenate([subject.outputs(pixels(part))[:, pair].min(axis=1) for part in parts])
     picked: list[np.ndarray] = []
     times = np.zeros(len(test.paths), int)
     for one in tried[np.argsort(-least, kind="stable")]:
@@ -125,13 +127,13 @@ def measured(
     own = (1 - shares[0] + shares[1]) / 2
     own = own[~np.isnan(own)]
     found = {
-        "right": [explained.mean(share) for share in shares],
-        "own": explained.mean(own),
+        "right": [defined_mean(share) for share in shares],
+        "own": defined_mean(own),
         "interval": bootstrap_interval(own) if len(own) else None,
         "samples": len(own),
         "cosine": {
-            "drawn": explained.mean(explained.cosines(one.drawn, other.drawn)),
-            "signed": explained.mean(explained.cosines(one.signed, other.signed)),
+            "drawn": defined_mean(cosines(one.drawn, other.drawn)),
+            "signed": defined_mean(cosines(one.signed, other.signed)),
         },
     }
     return [one.drawn, other.drawn], found
@@ -190,10 +192,10 @@ def _table(result: dict[str, Any]) -> str:
         header[1:1] = [f"{one}: right half", f"{other}: right half", "own half", "95 %"]
     rows = []
     for title, of in result["methods"].items():
-        row = [title, *(explained.shown(of["cosine"][how]) for how in ("drawn", "signed"))]
+        row = [title, *(phrases.number(of["cosine"][how]) for how in ("drawn", "signed"))]
         if result["composed"]:
             interval = "-" if of["interval"] is None else "{:.2f} to {:.2f}".format(*of["interval"])
-            row[1:1] = [*(explained.shown(share) for share in of["right"]), explained.shown(of["own"]), interval]
+            row[1:1] = [*(phrases.number(share) for share in of["right"]), phrases.number(of["own"]), interval]
         rows.append(row)
     words = """The cosine is the one between the maps of the two classes, averaged over the images: 1 for a method that
 does not look at the class; "signed" is of the channels' sum, with its sign."""
@@ -214,8 +216,8 @@ def _verdict(result: dict[str, Any]) -> str:
     lines = [
         "The paper says that Guided Backprop, Deep Taylor and PatternAttribution give very similar maps for the two "
         "classes, and that MIP-IN is highly class-sensitive.",
-        f"- Here the maps of {explained.listed([f'{t} ({cosines[t]:.2f})' for t in most])} are the most alike; those "
-        f"the paper names have {explained.listed([f'{t} {cosines[t]:.2f}' for t in named])}.",
+        f"- Here the maps of {phrases.and_list([f'{t} ({cosines[t]:.2f})' for t in most])} are the most alike; those "
+        f"the paper names have {phrases.and_list([f'{t} {cosines[t]:.2f}' for t in named])}.",
     ]
     if "MIP-IN" in cosines:
         place, cosine = ranked[::-1].index("MIP-IN") + 1, cosines["MIP-IN"]

@@ -12,7 +12,7 @@ import numpy as np
 import mipin_keras
 from mipin_keras.metrics import bootstrap_interval, class_sensitivity
 
-from . import explained, gallery, methods, report
+from . import charts, explained, gallery, maps, methods, phrases, report
 from .photo_models import Subject
 from .photographs import Photographs
 
@@ -63,12 +63,12 @@ def run(args: argparse.Namespace) -> pathlib.Path:
         "pairs": [[test.names[number] for number in pair] for pair in pairs],
         "methods": {},
     }
-    analyzers = explained.fitted(list(methods.METHODS), subject, photographs.train, pairs.ravel(), args, experiment.say)
+    analyzers = explained.fitted(list(methods.METHODS), subject, photographs.train, pairs.ravel(), args, experiment.log)
     for title, analyzer in analyzers.items():
         part = chosen
         if title == "SmoothGrad":
             part = chosen.take(range(min(len(chosen.paths), QUICK_SMOOTHGRAD if args.quick else SMOOTHGRAD)))
-        experiment.say(f"{title} on {len(part.paths)} photographs")
+        experiment.log(f"{title} on {len(part.paths)} photographs")
         experiment.result["methods"][title] = measured(title, analyzer, subject, part, pairs)
     experiment.picture(bars(experiment.result["methods"]))
     return experiment.write(markdown(experiment.result))
@@ -89,35 +89,27 @@ def measured(
             first, second = getattr(one, name), getattr(other, name)
             found = class_sensitivity(first, second)
             distances[name].append(found.per_image)
-            cosines[name].append(explained.cosines(first, second))
+            cosines[name].append(maps.cosines(first, second))
             identical[name] += found.identical
             empty[name] += found.empty
     result: dict[str, Any] = {"samples": len(photographs.paths)}
     for name in READINGS:
         values = np.concatenate(distances[name])
         result[name] = {"distance": float(values.mean()), "interval": bootstrap_interval(values)}
-        result[name] |= {"cosine": explained.mean(np.concatenate(cosines[name]))}
+        result[name] |= {"cosine": maps.defined_mean(np.concatenate(cosines[name]))}
         result[name] |= {"identical": identical[name], "empty": empty[name]}
     return result
 
 
 def bars(found: Mapping[str, dict[str, Any]]) -> Figure:
     """A bar a method, with its interval, for each reading."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6.5, 3.2), layout="constrained")
-    axes = figure.subplots(1, len(READINGS), sharey=True)
-    for ax, (name, title) in zip(axes, READINGS.items(), strict=True):
-        values = np.array([of[name]["distance"] for of in found.values()])
-        low, high = np.array([of[name]["interval"] for of in found.values()]).T
-        colors = ["tab:red" if method == "MIP-IN" else "0.6" for method in found]
-        spread = np.maximum([values - low, high - values], 0)
-        ax.barh(list(found), values, color=colors, xerr=spread, error_kw={"elinewidth": 0.8})
+    figure, axes = charts.panels((6.5, 3.2), 1, len(READINGS), sharey=True)
+    for ax, (name, title) in zip(axes[0], READINGS.items(), strict=True):
+        distances = {method: of[name]["distance"] for method, of in found.items()}
+        intervals = [of[name]["interval"] for of in found.values()]
+        charts.method_bars(ax, distances, intervals, "0.6", error_kw={"elinewidth": 0.8})
         ax.set_title(f"maps {title}", fontsize=10)
         ax.set_xlabel("mean l2 distance", fontsize=9)
-        ax.tick_params(labelsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0].invert_yaxis()
     return figure
 
 
@@ -133,7 +125,7 @@ def markdown(result: dict[str, Any]) -> str:
         row = [title, f"{of['samples']:,}"]
         for name in READINGS:
             low, high = of[name]["interval"]
-            row += [f"{of[name]['distance']:.2f}", f"{low:.2f} to {high:.2f}", explained.shown(of[name]["cosine"])]
+            row += [f"{of[name]['distance']:.2f}", f"{low:.2f} to {high:.2f}", phrases.number(of[name]["cosine"])]
         rows.append([*row, of["drawn"]["identical"], of["drawn"]["empty"]])
     pairs = "; ".join(" and ".join(pair) for pair in result["pairs"])
     each = "" if len(result["pairs"]) == 1 else ", each photograph for one of these pairs"

@@ -10,7 +10,8 @@ import numpy as np
 
 from mipin_keras.metrics import positive_share
 
-from . import explained, gallery, methods, report
+from . import explained, gallery, methods, phrases, report
+from .maps import defined_mean
 
 SHOWN = 8
 TITLES = ["MIP-IN", *methods.BASELINES]
@@ -30,9 +31,10 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     experiment = report.Experiment("figures6_7", args)
     photographs = gallery.load(args)
     subject, test = explained.subject_of(photographs), photographs.test
-    numbers = explained.class_numbers(test.names, args.classes) if args.classes else None
-    numbers = numbers or explained.first_known(test.names, CLASSES)[: 1 if args.quick else None]
-    analyzers = explained.fitted(TITLES, subject, photographs.train, numbers, args, experiment.say)
+    numbers = explained.wanted_classes(test.names, args.classes, CLASSES)
+    if args.quick and not args.classes:
+        numbers = numbers[:1]
+    analyzers = explained.fitted(TITLES, subject, photographs.train, numbers, args, experiment.log)
     rng = np.random.default_rng(args.seed)
     experiment.result |= explained.about(photographs, subject, args) | {"largest": LARGEST, "classes": []}
     for number in numbers:
@@ -45,10 +47,10 @@ def run(args: argparse.Namespace) -> pathlib.Path:
         x = subject.preprocess(pixels)
         maps, inside = {}, {}
         for title in TITLES:
-            experiment.say(f"{test.names[number]}: {title}")
+            experiment.log(f"{test.names[number]}: {title}")
             found = explained.read(title, analyzers[title], x, number)
             maps[title] = found.drawn
-            inside[title] = explained.mean(positive_share(found.positive, masks).per_image)
+            inside[title] = defined_mean(positive_share(found.positive, masks).per_image)
         suffix = f"{number}-" if len(numbers) > 1 else ""
         ours = {"MIP-IN": maps["MIP-IN"], "over it": maps["MIP-IN"]}
         pictures = [experiment.picture(explained.sheet(pixels, eight.boxes, ours, over=["over it"]), f"{suffix}mipin")]
@@ -67,7 +69,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
 def markdown(result: dict[str, Any]) -> str:
     """The pictures, and what share of the positive attribution lies in the boxes."""
     classes = result["classes"]
-    rows = [[title, *(explained.shown(of["inside"][title]) for of in classes)] for title in classes[0]["inside"]] + [
+    rows = [[title, *(phrases.number(of["inside"][title]) for of in classes)] for title in classes[0]["inside"]] + [
         ["the boxes' share of the pixels", *(f"{of['chance']:.2f}" for of in classes)]
     ]
     pages = "\n\n".join(_pictures(of) for of in classes)

@@ -29,6 +29,8 @@ METHODS = {
 #: Section 6.1.1's seven: all but Grad-CAM and MIP-IN.
 BASELINES = [title for title in METHODS if title not in ("Grad-CAM", "MIP-IN")]
 LEARNED = ("PatternAttribution", "MIP-IN")
+#: The ranking of pixels by their distance from the centre, which knows neither the model nor the image.
+CENTRE = "centre prior"
 
 
 class Reading(NamedTuple):
@@ -160,8 +162,7 @@ def box_accuracies(
         By name, each photograph's bounding-box accuracy: float64 ``(n,)``.
     """
     found: dict[str, list[np.ndarray]] = {}
-    for i in range(0, len(photographs.paths), batch_size):
-        part = photographs.take(range(i, min(i + batch_size, len(photographs.paths))))
-        for name, maps in explain(preprocess(part.pixels()), part.labels).items():
-            found.setdefault(name, []).append(bounding_box_accuracy(maps, part.masks()).per_image)
+    for batch in photographs.batches(batch_size):
+        for name, maps in explain(preprocess(batch.pixels()), batch.labels).items():
+            found.setdefault(name, []).append(bounding_box_accuracy(maps, batch.masks()).per_image)
     return {name: np.concatenate(each) for name, each in found.items()}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 from collections.abc import Callable
@@ -11,7 +10,7 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from . import report
+from . import model_cache, report
 from .data import Data
 
 # The paper says that dropout was used in training, not where or how much:
@@ -131,11 +130,10 @@ def trained(
     epochs = recipe.epochs if epochs is None else epochs
     n = min(recipe.train_samples if train_samples is None else train_samples, len(data.x_train))
     about = {"model": name, "epochs": epochs, "train_samples": n, "batch_size": recipe.batch_size, "seed": seed}
-    folder = pathlib.Path(cache_dir)
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / f"{name.lower()}-e{epochs}-n{n}-s{seed}.keras"
-    if path.is_file() and path.with_suffix(".json").is_file():
-        return keras.models.load_model(path), json.loads(path.with_suffix(".json").read_text())
+    path = pathlib.Path(cache_dir) / f"{name.lower()}-e{epochs}-n{n}-s{seed}.keras"
+    cached = model_cache.load(path)
+    if cached is not None:
+        return cached
 
     keras.utils.set_random_seed(seed)
     model = recipe.build()
@@ -149,8 +147,5 @@ def trained(
     )
     _, accuracy = model.evaluate(shape_for(model, data.x_test), data.y_test, batch_size=256, verbose=0)
     about["accuracy"] = float(accuracy)
-    partial = path.with_name("partial-" + path.name)
-    model.save(partial)
-    partial.replace(path)
-    report.write_json(path.with_suffix(".json"), about)
+    model_cache.save(path, model, about)
     return model, about

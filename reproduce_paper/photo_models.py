@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import pathlib
@@ -15,8 +14,11 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import report
+from . import model_cache, report
 from .photographs import Photographs
+
+#: Photographs that a model sees at once when its outputs are computed.
+BATCH = 64
 
 
 class Subject(NamedTuple):
@@ -28,7 +30,7 @@ class Subject(NamedTuple):
         layer: Name of the layer whose output, a late feature map, MIP-IN's
             explanation ends at.
         preprocess: From uint8 ``(n, height, width, 3)`` to float32.
-        about: What made it, and its accuracy.
+        about: How the model was made, and its accuracy.
     """
 
     name: str
@@ -36,6 +38,15 @@ class Subject(NamedTuple):
     layer: str
     preprocess: Callable[[np.ndarray], np.ndarray]
     about: dict[str, Any]
+
+    def outputs(self, pixels: np.ndarray) -> np.ndarray:
+        """The model's outputs, float32 ``(n, classes)``, for uint8 ``(n, height, width, 3)``."""
+        parts = [pixels[start : start + BATCH] for start in range(0, len(pixels), BATCH)]
+        return np.concatenate([self.model.predict_on_batch(self.preprocess(part)) for part in parts])
+
+    def predicted(self, photographs: Photographs) -> np.ndarray:
+        """The class that the model takes each photograph for, int64 ``(n,)``; a batch is in memory at a time."""
+        return np.concatenate([self.outputs(batch.pixels()).argmax(axis=1) for batch in photographs.batches(BATCH)])
 
 
 def standardized(pixels: np.ndarray) -> np.ndarray:
@@ -180,11 +191,10 @@ def trained(
         train = train.evenly(train_samples)
     n, classes = len(train.paths), len(train.names)
     path = pathlib.Path(cache_dir) / f"{name.lower()}-c{classes}-e{epochs}-n{n}-s{seed}.keras"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    record = path.with_suffix(".json")
-    if path.is_file() and record.is_file():
-        model = keras.models.load_model(path)
-        return Subject(name, model, recipe.layer, standardized, json.loads(record.read_text()))
+    cached = model_cache.load(path)
+    if cached is not None:
+        model, about = cached
+        return Subject(name, model, recipe.layer, standardized, about)
 
     start = time.perf_counter()
     keras.utils.set_random_seed(seed)
@@ -204,13 +214,7 @@ def trained(
     _, accuracy = model.evaluate(standardized(test.pixels()), np.eye(classes)[test.labels], batch_size=256, verbose=0)
     about = {"model": name, "epochs": epochs, "train_samples": n, "batch_size": recipe.batch_size, "seed": seed}
     about |= {"seconds": round(time.perf_counter() - start), "accuracy": float(accuracy)}
-    partial = path.with_name("partial-" + path.name)
-    try:
-        model.save(partial)
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    report.write_json(record, about)
+    model_cache.save(path, model, about)
     return Subject(name, model, recipe.layer, standardized, about)
 
 
@@ -280,7 +284,7 @@ def application(name: str, weights: str, photographs: Photographs, *, seed: int 
             model.load_weights(weights)
         except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
             raise ValueError(f"expected the weights of {name} with its 1000 classes in {weights}: {error}") from error
-    predicted = [model.predict_on_batch(x).argmax(axis=1) for x in photographs.stream(centred)()]
     about = {"model": name, "weights": pathlib.Path(weights).name, "accuracy_samples": len(photographs.paths)}
-    about["accuracy"] = float(np.mean(np.concatenate(predicted) == photographs.labels))
-    return Subject(name, model, layer, centred, about)
+    subject = Subject(name, model, layer, centred, about)
+    about["accuracy"] = float(np.mean(subject.predicted(photographs) == photographs.labels))
+    return subject

@@ -52,6 +52,11 @@ class Photographs(NamedTuple):
         count = len(self.paths)
         return self if n >= count else self.take(np.linspace(0, count - 1, n).round().astype(int))
 
+    def batches(self, size: int) -> Iterator[Photographs]:
+        """All images in their order, at most ``size`` at a time."""
+        for start in range(0, len(self.paths), size):
+            yield self.take(range(start, min(start + size, len(self.paths))))
+
     def pixels(self) -> np.ndarray:
         """All images at once: uint8 ``(n, height, width, 3)``.
 
@@ -85,11 +90,11 @@ class Photographs(NamedTuple):
             their order.
         """
 
-        def batches() -> Iterator[np.ndarray]:
-            for start in range(0, len(self.paths), batch_size):
-                yield preprocess(self.take(range(start, min(start + batch_size, len(self.paths)))).pixels())
+        def inputs() -> Iterator[np.ndarray]:
+            for batch in self.batches(batch_size):
+                yield preprocess(batch.pixels())
 
-        return batches
+        return inputs
 
     def masks(self) -> np.ndarray:
         """Which pixels lie in a box: bool ``(n, height, width)``, the union of an image's boxes."""

@@ -74,7 +74,7 @@ class Experiment:
         if args.quick:
             print(f"{name}: a QUICK run: small models on few images; its numbers mean nothing", flush=True)
 
-    def say(self, text: str) -> None:
+    def log(self, text: str) -> None:
         """Print a line of progress, with the seconds since the start."""
         print(f"{self.name}: {text} ({time.perf_counter() - self._start:.0f} s)", flush=True)
 

@@ -14,7 +14,7 @@ import mipin_keras
 from mipin_keras.channels import reduced
 from mipin_keras.metrics import cascading, similarity
 
-from . import data, gallery, methods, models, report, sanity_page
+from . import arguments, data, gallery, methods, models, report, sanity_page
 
 KEPT = "not refitted"
 #: What is drawn: a method, and of those that learn whether it is fitted anew after each randomisation.
@@ -66,7 +66,7 @@ class Case(NamedTuple):
     about: dict[str, Any]
 
 
-def evenly(labels: np.ndarray, n: int) -> np.ndarray:
+def evenly_by_class(labels: np.ndarray, n: int) -> np.ndarray:
     """Indices of ``n`` samples, or of all if there are fewer, evenly of all classes, ordered by class."""
     order = np.argsort(labels, kind="stable")
     return order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
@@ -76,8 +76,8 @@ def photographs(args: argparse.Namespace, scale: Scale) -> Case:
     """The photographs' VGG, or the first model that there is."""
     found = gallery.load(args)
     name, subject = next(iter(found.subjects.items()))
-    chosen = found.test.take(evenly(found.test.labels, scale.photographs))
-    fit = found.train.take(evenly(found.train.labels, scale.photo_fit))
+    chosen = found.test.take(evenly_by_class(found.test.labels, scale.photographs))
+    fit = found.train.take(evenly_by_class(found.train.labels, scale.photo_fit))
     pixels = chosen.pixels()
     return Case(
         f"{name}, {found.title}", subject.model, subject.layer, subject.preprocess(pixels), chosen.labels, pixels,
@@ -90,7 +90,7 @@ def digits(args: argparse.Namespace, scale: Scale) -> Case:
     images = data.load("mnist", args.data_dir)
     less = models.QUICK if args.quick else {}
     model, about = models.trained("CNN-M", images, args.cache_dir, seed=args.seed, verbose=args.verbose, **less)
-    chosen = evenly(images.y_test, scale.digits)
+    chosen = evenly_by_class(images.y_test, scale.digits)
     return Case(
         "CNN-M, MNIST", model, None, models.shape_for(model, images.x_test[chosen]), images.y_test[chosen],
         images.x_test[chosen], models.shape_for(model, images.x_train[: scale.digit_fit]),
@@ -127,7 +127,10 @@ def alike(found: Maps, trained: Maps) -> dict[str, float | None]:
     """
     signed, read = similarity(found.signed, trained.signed), similarity(found.read, trained.read)
     if read.ssim is None:
-        raise ValueError(f"expected maps that are images large enough for SSIM, received shape {found.read.shape}")
+        raise ValueError(
+            f"expected maps that are images large enough for SSIM, received shape {found.read.shape}; explain larger "
+            "images"
+        )
     constant = signed.constant | read.constant
     means = {
         "spearman": signed.spearman,
@@ -158,10 +161,10 @@ def carry(trained: mipin_keras.Analyzer, to: mipin_keras.Analyzer) -> None:
     if hasattr(trained, "network"):
         to.network.weights = trained.network.weights
     else:
-        to.patterns, to.octaves = trained.patterns, trained.octaves
+        to.patterns, to.exponents = trained.patterns, trained.exponents
 
 
-def measure(case: Case, scale: Scale, seed: int, say: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, list]]:
+def measure(case: Case, scale: Scale, seed: int, log: Callable[[str], None]) -> tuple[dict[str, Any], dict[str, list]]:
     """Randomise the case's model layer by layer and compare each method's maps with those of the trained model.
 
     Returns:
@@ -174,7 +177,7 @@ def measure(case: Case, scale: Scale, seed: int, say: Callable[[str], None]) -> 
     for title in methods.METHODS:
         analyzers[title] = analyzer_of(title, case.model, case, scale, seed)
         if title in methods.LEARNED:
-            say(f"{case.title}: {title} learns the trained model")
+            log(f"{case.title}: {title} learns the trained model")
             analyzers[title].fit(case.fit, 50)
         trained[title] = maps_of(title, analyzers[title], case)
     shares = case.model.predict(case.x, 50, verbose=0)
@@ -199,7 +202,7 @@ def measure(case: Case, scale: Scale, seed: int, say: Callable[[str], None]) -> 
             found = maps_of(title, copies[label], case)
             curves[label]["after"].append(alike(found, trained[title]))
             shown[label].append(found.read[sure])
-        say(f"{case.title}: {layer} is random")
+        log(f"{case.title}: {layer} is random")
     about = {
         "title": case.title, "model": case.about, "images": len(case.x), "shape": list(case.x.shape[1:]),
         "classes": len(set(case.classes.tolist())), "feature_map": case.layer, "layers": layers, "curves": curves,
@@ -211,7 +214,7 @@ def measure(case: Case, scale: Scale, seed: int, say: Callable[[str], None]) -> 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this experiment."""
     gallery.add_arguments(parser)
-    parser.add_argument("--models", nargs="+", choices=list(CASES), default=list(CASES), help="only these")
+    arguments.add_models(parser, CASES)
 
 
 def run(args: argparse.Namespace) -> pathlib.Path:
@@ -221,12 +224,12 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     experiment.result |= {"scale": scale._asdict(), "models": {}}
     for name in args.models:
         case = CASES[name](args, scale)
-        found, shown = measure(case, scale, args.seed, experiment.say)
+        found, shown = measure(case, scale, args.seed, experiment.log)
         found["as_known"] = sanity_page.as_known(found)
         experiment.result["models"][name] = found
         experiment.picture(sanity_page.curves(found), name)
         experiment.picture(sanity_page.maps(found, shown, case.pixels[found["sample"]]), f"{name}-maps")
-        experiment.say(sanity_page.verdict(found))
+        experiment.log(sanity_page.verdict(found))
     experiment.result["as_known"] = all(found["as_known"] for found in experiment.result["models"].values())
     return experiment.write(markdown(experiment.result))
 

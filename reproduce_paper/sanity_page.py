@@ -8,7 +8,8 @@ import numpy as np
 
 from mipin_keras.plotting import plot
 
-from . import report
+from . import charts, report
+from .phrases import number
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,12 +57,11 @@ def short(layer: str) -> str:
 
 def curves(found: dict[str, Any]) -> Figure:
     """A panel a method: each similarity after each layer, from the output down."""
-    from matplotlib.figure import Figure
-
     layers = [short(layer) for layer in found["layers"]]
     count = len(found["curves"])
-    figure = Figure(figsize=(7.2, 1.95 * -(-(count + 1) // 3)), layout="constrained")
-    axes = figure.subplots(-(-(count + 1) // 3), 3, sharex=True, sharey=True, squeeze=False).ravel()
+    rows = -(-(count + 1) // 3)
+    figure, grid = charts.panels((7.2, 1.95 * rows), rows, 3, sharex=True, sharey=True)
+    axes = grid.ravel()
     for ax, (label, curve) in zip(axes, found["curves"].items(), strict=False):
         for measure, (name, color, line, marker) in DRAWN.items():
             values = np.array([stage[measure] for stage in curve["after"]], float)  # None, no maps, as NaN: a gap
@@ -133,7 +133,7 @@ def table(found: dict[str, Any]) -> str:
         cells = [upper(found, label, measure) for measure in ("spearman", "spearman_absolute", "ssim", "cosine")]
         cells += [one[measure] for one in (last, other) for measure in ("spearman_absolute", "ssim")]
         constant = sum(stage["constant"] for stage in curve["after"])
-        rows.append([label, *map(written, cells), constant])
+        rows.append([label, *map(number, cells), constant])
     return (
         f"{report.table(header, rows)}\n\nFirst four columns: mean over the first {half} of {len(found['layers'])} "
         'randomised layers, those nearest to the output. "Other image": two maps of different images by the trained '
@@ -154,17 +154,12 @@ def refitted(found: dict[str, Any]) -> str:
         all_fit, all_without = (found["curves"][one]["after"][-1]["spearman_absolute"] for one in (label, kept))
         more = "more" if without > with_fit else "no more"
         lines.append(
-            f"- {curve['method']} keeps {written(with_fit)} over the upper half if it is fitted anew after each layer, "
-            f"and {written(without)} if not: what it learned of the trained model holds the map together {more} than "
-            f"what it learns of a random one. With all layers random: {written(all_fit)} and {written(all_without)}, "
-            f"between different images {written(curve['other']['spearman_absolute'])}."
+            f"- {curve['method']} keeps {number(with_fit)} over the upper half if it is fitted anew after each layer, "
+            f"and {number(without)} if not: what it learned of the trained model holds the map together {more} than "
+            f"what it learns of a random one. With all layers random: {number(all_fit)} and {number(all_without)}, "
+            f"between different images {number(curve['other']['spearman_absolute'])}."
         )
     return "\n".join(lines)
-
-
-def written(value: float | None) -> str:
-    """A similarity; a dash where there were no maps to compare."""
-    return "-" if value is None or np.isnan(value) else f"{value:.2f}"
 
 
 def place(found: dict[str, Any]) -> str:

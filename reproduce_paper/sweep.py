@@ -122,12 +122,6 @@ def accuracies(subject: Subject, shown: Photographs, explain: Callable[..., dict
     return {name: float(each.mean()) for name, each in found.items()}
 
 
-def predicted(subject: Subject, photographs: Photographs) -> np.ndarray:
-    """The class that the model takes each photograph for."""
-    batches = photographs.stream(subject.preprocess, 64)()
-    return np.concatenate([subject.model.predict_on_batch(x).argmax(axis=1) for x in batches])
-
-
 def choose(models: dict[str, Any]) -> dict[str, Any]:
     """What is best by the mean over the models: one reading for all of them, with the best layer of each."""
     first = next(iter(models.values()))
@@ -189,7 +183,7 @@ attribution is multiplied by the feature map.
 {report.table(["samples", "ReLU", "times feature", *places], mipin)}
 
 **Chosen:** {fixed}: the best mean over the models, {choice["accuracy"]:.3f},
-at the best layer of each: {listed(choice["layers"])}. {instead(models, choice)} Convolutions were fitted from about
+at the best layer of each: {layer_list(choice["layers"])}. {instead(models, choice)} Convolutions were fitted from about
 {result["scale"]["rows"]:,} rows each.
 
 ## The other methods: how channels become one value
@@ -202,7 +196,7 @@ Grad-CAM's map has one value a pixel; its choice is the layer:
 
 {report.table(["", *places], [["Grad-CAM", *cam]])}
 
-**Chosen:** {listed(choice["grad_cam_layers"])}.
+**Chosen:** {layer_list(choice["grad_cam_layers"])}.
 
 {"" if result["quick"] else agreement(choice)}
 """
@@ -215,7 +209,8 @@ def left_out(result: dict[str, Any]) -> str:
     return f"\nLeft out, of classes that no fitted photograph is taken for: {', '.join(words)}." if words else ""
 
 
-def listed(layers: dict[str, str]) -> str:
+def layer_list(layers: dict[str, str]) -> str:
+    """``"`block4_pool` of VGG, `stage3_out` of ResNet"``."""
     return ", ".join(f"`{layer}` of {name}" for name, layer in layers.items())
 
 
@@ -247,39 +242,37 @@ def differences(choice: dict[str, Any]) -> list[str]:
     return [f"{what}: {default} instead of {chosen}" for what, default, chosen in pairs if default != chosen]
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """The options of this experiment."""
-    gallery.add_arguments(parser)
+add_arguments = gallery.add_arguments
 
 
 def run(args: argparse.Namespace) -> pathlib.Path:
     """Sweep, choose; the choice is then fixed by hand in `methods` and `photo_models`."""
     scale = QUICK if args.quick else Scale()
     experiment = report.Experiment("sweep", args)
-    shelf = gallery.load(args)
-    unknown = [name for name in shelf.subjects if name not in LAYERS]
+    photographs = gallery.load(args)
+    unknown = [name for name in photographs.subjects if name not in LAYERS]
     if unknown:
-        raise ValueError(f"the sweep has layers to try for {list(LAYERS)}, not for {unknown}")
-    shown, fitted = split(shelf.train, scale)
+        raise ValueError(f"expected models with layers to try, {list(LAYERS)}, received {unknown}; leave them out")
+    shown, fitted = split(photographs.train, scale)
     masks = shown.masks()
     centre = np.broadcast_to(centre_prior(shown.size), masks.shape)
     result = experiment.result
-    result |= {"title": shelf.title, "photographs": len(shown.paths), "fitted": len(fitted.paths)}
+    result |= {"title": photographs.title, "photographs": len(shown.paths), "fitted": len(fitted.paths)}
     result |= {"scale": scale._asdict(), "chance": float(masks.mean()), "models": {}}
     result["centre"] = bounding_box_accuracy(centre, masks).accuracy
-    for name, subject in shelf.subjects.items():
-        known = np.unique(predicted(subject, fitted))  # samples "class" has nothing to fit others from
+    for name, subject in photographs.subjects.items():
+        known = np.unique(subject.predicted(fitted))  # samples "class" has nothing to fit others from
         seen = shown.take(np.flatnonzero(np.isin(shown.labels, known)))
-        right = float((predicted(subject, seen) == seen.labels).mean())
+        right = float((subject.predicted(seen) == seen.labels).mean())
         found: dict[str, Any] = {"about": subject.about, "photographs": len(seen.paths), "right": right, "channels": {}}
         for title in methods.BASELINES:
-            experiment.say(f"{name}: {title}")
+            experiment.log(f"{name}: {title}")
             found["channels"][title] = sweep_channels(title, subject, seen, fitted, scale, args.seed)
-        experiment.say(f"{name}: Grad-CAM")
+        experiment.log(f"{name}: Grad-CAM")
         found["grad_cam"] = sweep_grad_cam(subject, seen)
         found["mipin"] = {}
         for samples in SAMPLES:
-            experiment.say(f"{name}: MIP-IN, samples {samples}, at {len(LAYERS[name])} layers")
+            experiment.log(f"{name}: MIP-IN, samples {samples}, at {len(LAYERS[name])} layers")
             found["mipin"] |= sweep_mipin(subject, samples, seen, fitted, scale, args.seed)
         result["models"][name] = found
     result["choice"] = choose(result["models"])

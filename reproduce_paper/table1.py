@@ -14,7 +14,7 @@ import numpy as np
 import mipin_keras
 from mipin_keras.metrics import average_percentage_change
 
-from . import data, models, report
+from . import arguments, data, models, report
 
 # Table 1 of the paper, in percent. It does not say on which images.
 PAPER = {"MLP-M": (10.1, 2.6), "CNN-M": (16.5, 2.3), "CNN-C": (21.1, 10.6)}
@@ -187,7 +187,7 @@ def undefined(result: dict[str, Any]) -> int:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this experiment."""
-    parser.add_argument("--models", nargs="+", choices=sorted(PAPER), default=list(PAPER), help="only these models")
+    arguments.add_models(parser, PAPER)
     parser.add_argument("--epochs", type=int, help="epochs of the models' training, instead of each one's own")
 
 

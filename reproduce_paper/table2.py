@@ -11,7 +11,7 @@ import numpy as np
 
 from mipin_keras.metrics import bootstrap_interval, centre_prior
 
-from . import gallery, methods, report
+from . import arguments, charts, gallery, methods, phrases, report
 from .photo_models import Subject
 from .photographs import LARGEST_SHARE, Photographs
 
@@ -31,7 +31,6 @@ PAPER = {
     "MIP-IN": (0.648, 0.662),
 }
 PAPERS_MODELS = ("VGG19", "ResNet50")
-CENTRE = "centre prior"
 #: Of a quick run.
 QUICK = {"limit": 40, "fit_images": 200, "noises": 2}
 PATTERN_IMAGES = 2000  # at most, for PatternAttribution, whose patterns are means over them
@@ -86,16 +85,15 @@ def run_model(
     subject: Subject, shown: Photographs, train: Photographs, args: argparse.Namespace, experiment: report.Experiment
 ) -> dict[str, Any]:
     """All rows of one model."""
-    predicted = [subject.model.predict_on_batch(x).argmax(axis=1) for x in shown.stream(subject.preprocess)()]
-    right = np.concatenate(predicted) == shown.labels
+    right = subject.predicted(shown) == shown.labels
     each = {}
     for title in methods.METHODS:
-        experiment.say(f"{subject.name}: {title}")
+        experiment.log(f"{subject.name}: {title}")
         each[title] = score(title, subject, shown, train, args)
     prior = centre_prior(shown.size)
-    each[CENTRE] = methods.box_accuracies(
-        shown, lambda x: x, lambda x, labels: {CENTRE: np.broadcast_to(prior, x.shape[:3])}, args.batch_size
-    )[CENTRE]
+    each[methods.CENTRE] = methods.box_accuracies(
+        shown, lambda x: x, lambda x, labels: {methods.CENTRE: np.broadcast_to(prior, x.shape[:3])}, args.batch_size
+    )[methods.CENTRE]
     differences = {}
     for title, accuracies in each.items():
         if title != "MIP-IN":
@@ -118,16 +116,16 @@ def markdown(result: dict[str, Any]) -> str:
         *(column for name in names for column in (name, f"the paper, {PAPERS_MODELS[papers_model(name)]}")),
     ]
     rows = []
-    for title in [*methods.METHODS, CENTRE]:
+    for title in [*methods.METHODS, methods.CENTRE]:
         row = [title]
         for name in names:
             value = PAPER.get(title, (None, None))[papers_model(name)]
-            row += [interval(models[name]["rows"][title]), "-" if value is None else f"{value:.3f}"]
+            row += [mean_with_interval(models[name]["rows"][title]), "-" if value is None else f"{value:.3f}"]
         rows.append(row)
     rows.append(["chance", *(cell for _ in names for cell in (f"{result['chance']:.3f}", "-"))])
     differences = [
-        [title, *(signed(models[name]["differences"][title]) for name in names)]
-        for title in [*methods.METHODS, CENTRE]
+        [title, *(mean_with_interval(models[name]["differences"][title], "+.3f") for name in names)]
+        for title in [*methods.METHODS, methods.CENTRE]
         if title != "MIP-IN"
     ]
     reading = methods.Reading(**result["reading"])
@@ -163,12 +161,9 @@ read, was chosen on training photographs by the experiment `sweep`.
 """
 
 
-def interval(row: dict[str, float]) -> str:
-    return f"{row['mean']:.3f} [{row['low']:.3f}, {row['high']:.3f}]"
-
-
-def signed(row: dict[str, float]) -> str:
-    return f"{row['mean']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"
+def mean_with_interval(row: dict[str, float], form: str = ".3f") -> str:
+    """A row's mean with its interval."""
+    return phrases.with_interval(row["mean"], (row["low"], row["high"]), form)
 
 
 def verdict(name: str, found: dict[str, Any]) -> str:
@@ -217,7 +212,7 @@ def beside(result: dict[str, Any]) -> list[report.Beside]:
             "Table 2",
             f"{title}, {PAPERS_MODELS[papers_model(name)]}",
             "-" if PAPER[title][papers_model(name)] is None else f"{PAPER[title][papers_model(name)]:.3f}",
-            interval(found["rows"][title]),
+            mean_with_interval(found["rows"][title]),
             f"{setting}, {name}",
         )
         for name, found in result["models"].items()
@@ -227,25 +222,19 @@ def beside(result: dict[str, Any]) -> list[report.Beside]:
 
 def draw(result: dict[str, Any]) -> Figure:
     """A bar a method with its interval, a panel a model; chance and the centre prior are lines."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(5.0, 3.1 * len(result["models"]) + 0.4), layout="constrained")
-    axes = figure.subplots(len(result["models"]), 1, sharex=True, squeeze=False)[:, 0]
-    titles = list(methods.METHODS)
-    for ax, (name, found) in zip(axes, result["models"].items(), strict=True):
-        rows = [found["rows"][title] for title in titles]
-        means = np.array([row["mean"] for row in rows])
-        spread = np.array([[row["mean"] - row["low"] for row in rows], [row["high"] - row["mean"] for row in rows]])
-        colors = ["tab:red" if title == "MIP-IN" else "0.65" for title in titles]
-        ax.barh(titles, means, xerr=np.maximum(spread, 0), color=colors, ecolor="0.2", capsize=2.5, height=0.72)
+    models = result["models"]
+    figure, axes = charts.panels((5.0, 3.1 * len(models) + 0.4), len(models), sharex=True)
+    for ax, (name, found) in zip(axes[:, 0], models.items(), strict=True):
+        rows = {title: found["rows"][title] for title in methods.METHODS}
+        means = {title: row["mean"] for title, row in rows.items()}
+        intervals = [(row["low"], row["high"]) for row in rows.values()]
+        charts.method_bars(ax, means, intervals, "0.65", ecolor="0.2", capsize=2.5, height=0.72)
         ax.axvline(result["chance"], color="black", linestyle=":", label="chance")
-        ax.axvline(found["rows"][CENTRE]["mean"], color="tab:blue", linestyle="--", label=CENTRE)
-        ax.invert_yaxis()
+        ax.axvline(found["rows"][methods.CENTRE]["mean"], color="tab:blue", linestyle="--", label=methods.CENTRE)
         ax.set_title(name, fontsize=11)
-        ax.tick_params(labelsize=9)
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[-1].set_xlabel("bounding-box accuracy, 95 % interval", fontsize=9)
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside upper center", ncols=2, fontsize=9, frameon=False)
+    axes[-1, 0].set_xlabel("bounding-box accuracy, 95 % interval", fontsize=9)
+    legend = axes[0, 0].get_legend_handles_labels()
+    figure.legend(*legend, loc="outside upper center", ncols=2, fontsize=9, frameon=False)
     return figure
 
 
@@ -263,20 +252,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> pathlib.Path:
     """Measure every method on every model."""
-    for option in ("limit", "fit_images", "classes_at_once", "batch_size"):
-        value = getattr(args, option)
-        if value is not None and value < 1:
-            raise ValueError(f"expected --{option.replace('_', '-')} to be at least 1, received {value}")
+    arguments.check_positive(args, "limit", "fit_images", "classes_at_once", "batch_size")
     experiment = report.Experiment("table2", args)
-    shelf = gallery.load(args)
+    photographs = gallery.load(args)
     less = QUICK if args.quick else {}
-    shown, train = shelf.test.with_small_boxes(), shelf.train
+    shown, train = photographs.test.with_small_boxes(), photographs.train
     shown = shown.evenly(args.limit or less.get("limit", len(shown.paths)))
     train = train.evenly(args.fit_images or less.get("fit_images", len(train.paths)))
     if not shown.paths:
-        raise ValueError(f"expected test photographs with boxes under {LARGEST_SHARE:.0%}, received none")
+        raise ValueError(f"expected test photographs with boxes under {LARGEST_SHARE:.0%}, received none; give others")
     experiment.result |= {
-        "title": shelf.title,
+        "title": photographs.title,
         "photographs": len(shown.paths),
         "chance": float(shown.shares().mean()),
         "fit_images": len(train.paths),
@@ -285,7 +271,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
         "channels": methods.READINGS,
         "models": {},
     }
-    for name, subject in shelf.subjects.items():
+    for name, subject in photographs.subjects.items():
         experiment.result["models"][name] = run_model(subject, shown, train, args, experiment)
     experiment.picture(draw(experiment.result))
     return experiment.write(markdown(experiment.result))

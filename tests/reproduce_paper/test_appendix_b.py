@@ -9,8 +9,8 @@ from tests import small_digits
 
 def test_cosine():
     maps = np.array([[1.0, 0.0], [3.0, 4.0]])
-    assert appendix_b.cosine(maps, maps * [[2], [-1]]) == pytest.approx([0, 1])
-    assert appendix_b.cosine(maps, np.array([[0.0, 1.0], [0.0, -1.0]])) == pytest.approx([-0.4, 0.4])
+    assert appendix_b.mean_cosines(maps, maps * [[2], [-1]]) == pytest.approx([0, 1])
+    assert appendix_b.mean_cosines(maps, np.array([[0.0, 1.0], [0.0, -1.0]])) == pytest.approx([-0.4, 0.4])
 
 
 @pytest.mark.medium

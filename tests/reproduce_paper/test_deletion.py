@@ -8,7 +8,7 @@ import pytest
 
 from mipin_keras.metrics import Curves
 from reproduce_paper import __main__ as command
-from reproduce_paper import data, deletion, gallery, methods, models, report
+from reproduce_paper import data, deletion, deletion_page, gallery, methods, models, report
 
 from .colours import gallery as colours
 
@@ -27,7 +27,7 @@ def test_rightly_takes_the_first_that_are_right():
     assert looked == 15 and len(asked) == 1
     indices, looked = deletion.rightly(np.asarray, batches, labels, 1000)
     assert looked == 250 and len(indices) == 166
-    with pytest.raises(ValueError, match="found none among 250"):
+    with pytest.raises(ValueError, match="received none among 250"):
         deletion.rightly(lambda x: np.eye(5)[(labels[:100][: len(x)] + 1) % 5], lambda part: labels[part], labels, 3)
 
 
@@ -51,7 +51,7 @@ def by_hand():
         return numbers | {"curve": [1.0, area, 0.0]} | changes
 
     rows = {title: row(0.5 + i / 100) for i, title in enumerate(methods.METHODS)}
-    rows |= {"MIP-IN": row(0.4), "Grad-CAM": row(0.3), deletion.RANDOM: row(0.545), deletion.CENTRE: row(0.9)}
+    rows |= {"MIP-IN": row(0.4), "Grad-CAM": row(0.3), deletion_page.RANDOM: row(0.545), methods.CENTRE: row(0.9)}
     measures = {name: {"shares": [0.0, 0.5, 1.0], "rankings": rows} for name in deletion.PHOTOGRAPHS}
     found = {
         "about": {"accuracy": 0.6, "images": 100, "looked_at": 170, "fit": {"MIP-IN": 4000}},
@@ -74,7 +74,7 @@ def test_the_page_says_who_leads():
     assert "tells the two apart" in text and "](deletion-VGG.png)" in text and "0.300 [0.200, 0.400]" in text
     rows = result["subjects"]["VGG"]["measures"]["deletion, blurred"]["rankings"]
     rows["MIP-IN"]["area"], rows["Grad-CAM"]["beyond_mipin"] = 0.2, [-0.1, 0.2]
-    text = deletion.verdict("deletion, blurred", rows)
+    text = deletion_page.verdict("deletion, blurred", rows)
     assert "that of MIP-IN, 0.200; Grad-CAM, 0.300, is next" in text and "does not tell the two apart" in text
     assert "centre prior" not in text
 
@@ -108,12 +108,12 @@ def test_the_curves_on_colours(tmp_path, monkeypatch):
     assert squares["about"]["images"] == 55 and list(squares["measures"]) == list(deletion.PHOTOGRAPHS)
     for found in result["subjects"].values():
         for measure in found["measures"].values():
-            assert list(measure["rankings"]) == [*methods.METHODS, deletion.RANDOM, deletion.CENTRE]
+            assert list(measure["rankings"]) == [*methods.METHODS, deletion_page.RANDOM, methods.CENTRE]
             ends = np.array([[one["curve"][0], one["curve"][-1]] for one in measure["rankings"].values()])
             np.testing.assert_allclose(ends, np.broadcast_to(ends[:1], ends.shape), rtol=1e-4)
     # The square, a quarter of the image, is all that the model sees: Grad-CAM's map is that square.
     colour = {name: one["rankings"] for name, one in squares["measures"].items()}
     for name, sign in (("deletion, mean colour", 1), ("insertion, mean colour", -1)):
-        assert sign * colour[name]["Grad-CAM"]["area"] < sign * colour[name][deletion.RANDOM]["area"] - 0.05
+        assert sign * colour[name]["Grad-CAM"]["area"] < sign * colour[name][deletion_page.RANDOM]["area"] - 0.05
     assert len(result["pictures"]) == 2 and all((tmp_path / file).is_file() for file in result["pictures"])
     assert report.made_by(result) in (tmp_path / "deletion-quick.md").read_text()

@@ -56,16 +56,6 @@ def test_fitted_and_read(tmp_path):
             np.testing.assert_allclose(found.drawn, np.abs(raw).mean(axis=-1), rtol=1e-4, atol=1e-6)
 
 
-def test_cosines_and_means():
-    one = np.array([[[1.0, 0.0]], [[2.0, 2.0]], [[0.0, 0.0]]])
-    other = np.array([[[0.0, 3.0]], [[-5.0, -5.0]], [[1.0, 1.0]]])
-    np.testing.assert_allclose(explained.cosines(one, other), [0, -1, np.nan])
-    assert explained.mean(explained.cosines(one, other)) == pytest.approx(-0.5)
-    assert explained.mean(np.array([np.nan])) is None
-    assert (explained.shown(None), explained.shown(0.126), explained.listed([])) == ("-", "0.13", "none")
-    assert explained.listed(["a", "b", "c"]) == "a, b and c"
-
-
 def test_a_sheet_has_each_photograph_above_its_maps():
     photographs = squares.photographs(5)
     maps = np.random.default_rng(0).random((5, 16, 16))

@@ -46,7 +46,7 @@ def test_tiles_are_right_sure_and_of_different_classes():
         best = np.sort(sure[right & (labels == label)])[-3:]
         np.testing.assert_array_equal(np.unique(sure[indices[labels[indices] == label]]), best)
     np.testing.assert_array_equal(indices, grid.drawn(labels, sure, right, scale, 0))
-    with pytest.raises(ValueError, match="at least 4 classes.*found 3 among 300"):
+    with pytest.raises(ValueError, match="at least 4 classes.*received 3 among 300"):
         grid.drawn(labels, sure, right & (labels < 3), scale, 0)
 
 
@@ -68,7 +68,7 @@ def test_summary_is_over_mosaics_and_counts_what_is_undefined():
     assert rows["Grad-CAM"]["share"] == 0.5 and rows["Grad-CAM"]["undefined"] == 7
     assert rows["Grad-CAM"]["beyond_mipin"] == (-0.5, -0.5)  # of the one mosaic where both have a share
     found["Grad-CAM"] = PositiveShare(np.nan, np.full(8, np.nan), np.nan, 0, 8)
-    with pytest.raises(ValueError, match="no map of Grad-CAM"):
+    with pytest.raises(ValueError, match="maps of Grad-CAM and of MIP-IN .*received none"):
         grid.summary(found, 0)
 
 
@@ -80,7 +80,7 @@ def by_hand():
     rows = {title: row(0.3) for title in methods.METHODS} | {"MIP-IN": row(0.5), "Grad-CAM": row(0.6, undefined=3)}
     about = {"photographs": 1000, "accuracy_whole": 0.6, "accuracy_tiles": 0.4, "tiles": 90, "classes": 20}
     about |= {"confidence": 0.9, "in_mosaic": 0.15, "top_in_mosaic": 0.7}
-    rows[grid.CENTRE] = row(0.25)
+    rows[methods.CENTRE] = row(0.25)
     found = {"about": about, "methods": rows}
     result = {"data": "Photos", "scale": {"mosaics": 100}, "fit": {"MIP-IN": 4000}}
     return result | {"subjects": {"VGG": found}, "pictures": ["a.png", "b.png"]}
@@ -109,10 +109,10 @@ def test_the_game_on_colours(tmp_path, monkeypatch):
     assert list(result["subjects"]) == ["VGG", "ResNet"] and str(tmp_path) not in json.dumps(result)
     for found in result["subjects"].values():
         rows = found["methods"]
-        assert list(rows) == [*methods.METHODS, grid.CENTRE]
+        assert list(rows) == [*methods.METHODS, methods.CENTRE]
         assert rows["Grad-CAM"]["share"] == pytest.approx(1.0, abs=1e-6)
         assert rows["MIP-IN"]["share"] > 0.5
-        assert rows[grid.CENTRE]["share"] == pytest.approx(0.25)
+        assert rows[methods.CENTRE]["share"] == pytest.approx(0.25)
         assert found["about"]["accuracy_tiles"] == 1.0 and found["about"]["tiles"] <= 12
     assert sorted(path.name for path in tmp_path.iterdir() if path.suffix == ".png") == sorted(result["pictures"])
     assert len(result["pictures"]) == 3

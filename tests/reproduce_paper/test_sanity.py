@@ -81,10 +81,10 @@ def test_the_pictures():
     assert len(titles) == sanity_page.COLUMNS and titles[0] == "trained" and titles[-1] == "l10"
 
 
-def test_evenly():
+def test_evenly_by_class():
     labels = np.array([2, 0, 1, 0, 2, 1, 0, 1, 2])
-    assert labels[sanity.evenly(labels, 3)].tolist() == [0, 1, 2]
-    assert sorted(sanity.evenly(labels, 50).tolist()) == list(range(9))
+    assert labels[sanity.evenly_by_class(labels, 3)].tolist() == [0, 1, 2]
+    assert sorted(sanity.evenly_by_class(labels, 50).tolist()) == list(range(9))
 
 
 def tiny(shape, units):

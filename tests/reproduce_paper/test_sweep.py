@@ -120,7 +120,7 @@ def test_a_sweep_of_tiny_models(tmp_path, monkeypatch):
     # A layer on the way has what an analyzer that ends there has.
     (subject,), reading = shelf(names=["VGG"]).subjects.values(), Reading("all", "mean", True)
     shown, fitted = sweep.split(shelf().train, sweep.QUICK)
-    shown = shown.take(np.flatnonzero(np.isin(shown.labels, sweep.predicted(subject, fitted))))
+    shown = shown.take(np.flatnonzero(np.isin(shown.labels, subject.predicted(fitted))))
     assert len(shown.paths) == result["models"]["VGG"]["photographs"] > 0
     analyzer = methods.create("MIP-IN", subject.model, "conv2", rows=256)
     analyzer.fit(fitted.stream(subject.preprocess, 64), verbose=0)
@@ -134,4 +134,4 @@ def test_a_sweep_of_tiny_models(tmp_path, monkeypatch):
 def test_a_gallery_of_other_models_is_refused(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(gallery, "load", lambda args: shelf(names=("VGG19",)))
     assert command.main(["sweep", "--quick", "--out", str(tmp_path)]) == 2
-    assert "layers to try for ['VGG', 'ResNet'], not for ['VGG19']" in capsys.readouterr().err
+    assert "layers to try, ['VGG', 'ResNet'], received ['VGG19']" in capsys.readouterr().err

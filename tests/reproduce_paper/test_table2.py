@@ -19,7 +19,7 @@ def result():
     """MIP-IN leads on the VGG and not on the ResNet."""
     models = {}
     for name, mipin in (("VGG", 0.62), ("ResNet", 0.45)):
-        scores = dict.fromkeys([*methods.METHODS, table2.CENTRE], 0.44) | {"Grad-CAM": 0.55, "Deconvnet": 0.25}
+        scores = dict.fromkeys([*methods.METHODS, methods.CENTRE], 0.44) | {"Grad-CAM": 0.55, "Deconvnet": 0.25}
         rows = {title: row(score) for title, score in scores.items()} | {"MIP-IN": row(mipin, of_right=0.7)}
         models[name] = {
             "about": {}, "layer": "top", "right": 0.9, "rows": rows,
