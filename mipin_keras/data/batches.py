@@ -272,8 +272,7 @@ class Batches:
             )
 
     def warn_of_little(self) -> None:
-        """Warn, after a pass, of data that no layer can be learned from: fewer than ``FEW`` samples, or all the "
-        "same."""
+        """Warn, after a pass, of data that no layer can be learned from: few samples, or all the same."""
         if self.samples is not None and self.samples < FEW:
             what = f"{self.samples} sample{'s' if self.samples > 1 else ''}"
         elif self.samples is not None and self.constant:

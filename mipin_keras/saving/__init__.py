@@ -1,1 +1,1 @@
-"""Files: a fitted analyzer on disk, what tells whose fit it is, and how a file is written and read safely."""
+"""Files: saving and loading of fitted analyzers, the identity of a fit's model, safe writing and reading."""

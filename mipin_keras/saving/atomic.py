@@ -12,9 +12,9 @@ import uuid
 from collections.abc import Iterator
 from typing import IO
 
-#: Seconds after which what a killed writer left is taken for left.
+#: The age in seconds at which an unchanged partial file counts as left by a killed writer.
 ABANDONED = 3600.0
-# A file name may have 255 bytes; ours adds 43 to the path's own.
+# A file name may have 255 bytes; a partial file's name adds 43 to the path's own.
 _LONGEST = 200
 
 
@@ -22,13 +22,19 @@ _LONGEST = 200
 def written(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
     """A binary file that takes ``path``'s name once it is complete; missing folders are made.
 
-    Whatever interrupts the writing leaves what stood at ``path`` before, and
+    Whatever interrupts the writing leaves the earlier file at ``path``, and
     nothing beside it. Each writer has a file of its own, so that several may
-    write one path at once: the last to finish stands there. What a killed
-    writer of the same path left is removed when it is an hour old.
+    write one path at once: the file of the last to finish stays. The partial
+    file of a killed writer of the same path is removed when it is an hour old.
+
+    Args:
+        path: The file to write.
+
+    Yields:
+        The open file.
 
     Raises:
-        OSError: If it cannot be written, naming the path.
+        OSError: If the file cannot be written; the message names the path.
     """
     path = pathlib.Path(path)
     partial = path.with_name(f".{_stem(path)}.{uuid.uuid4().hex}.partial")
@@ -49,8 +55,8 @@ def written(path: str | os.PathLike[str]) -> Iterator[IO[bytes]]:
 
 
 def leftovers(path: pathlib.Path) -> list[pathlib.Path]:
-    """What writers of ``path`` left that were killed, as it has not changed for an hour."""
-    # Version 0.1 wrote the number of the process where a random one stands now.
+    """The partial files of killed writers of ``path``: those that have not changed for an hour."""
+    # Version 0.1 wrote the id of the process where the name has random digits now.
     name = re.compile(rf"\.{re.escape(_stem(path))}\.([0-9a-f]{{32}}|[0-9]+)\.partial")
     found = []
     with contextlib.suppress(OSError):
@@ -61,13 +67,13 @@ def leftovers(path: pathlib.Path) -> list[pathlib.Path]:
 
 
 def _stem(path: pathlib.Path) -> str:
-    """The path's name, or a short one in its place where the name has no room for more."""
+    """The path's name, or its hash where the name has no room for more."""
     name = path.name
     return name if len(os.fsencode(name)) <= _LONGEST else hashlib.sha256(os.fsencode(name)).hexdigest()
 
 
 def _naming(path: pathlib.Path, problem: OSError) -> OSError:
-    """The same error with the path in it: that of a full disk names none, and NumPy's has no number either."""
+    """The same error with the path in it: that of a full disk names no path, and NumPy's has no error number either."""
     if problem.errno is None:
         return OSError(f"cannot write {path}: {problem}")
     return type(problem)(problem.errno, f"cannot write: {problem.strerror}", str(path))

@@ -1,8 +1,8 @@
-"""What tells one model from another: its architecture and settings, the code of its own functions, its weights.
+"""The fingerprint of a model: hashes of its architecture and settings, of its own functions' code, of its weights.
 
-What stands in none of these, such as an attribute of a layer that its
-``get_config()`` leaves out, shows in what the model computes: so the outputs
-on a fixed probe are kept beside the fingerprint.
+Some things are in none of these, such as an attribute of a layer that its
+``get_config()`` leaves out. They show in what the model computes: so the
+outputs on a fixed probe are kept beside the fingerprint.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ import tensorflow as tf
 from ..graph.model_graph import ModelGraph, Step, TensorId
 from .held_weights import is_keras_variable
 
-# Whose functions and classes are known by their names.
+# The libraries whose functions and classes are hashed by their names, not by their code.
 _LIBRARIES = frozenset({"builtins", "functools", "keras", "math", "numpy", "operator", "tensorflow", "tf_keras"})
-# What a layer's configuration holds that changes nothing at inference once its weights are there, or that is said
-# elsewhere; and what an operation of keras.ops keeps for itself.
+# The entries of a layer's configuration that change nothing at inference once its weights are there, or that the
+# fingerprint holds elsewhere; and the bookkeeping attributes of an operation of keras.ops.
 _NEEDLESS = frozenset({"name", "trainable", "dtype", "seed", "quantization_config", "data_format", "batch_shape"})
 _NEEDLESS_ENDS = ("_initializer", "_regularizer", "_constraint")
 _SERIALIZED = frozenset({"module", "registered_name", "build_config", "shared_object_id"})
@@ -33,15 +33,15 @@ _BOOKKEEPING = frozenset({"name", "built", "data_format"})
 
 
 def fingerprint(graph: ModelGraph) -> dict[str, str]:
-    """What tells a model from others that compute something else.
+    """Hashes that tell a model from others that compute something else.
 
-    Names of layers, the batch size, and what a model is compiled with have no
-    part in it. Neither have those settings of Keras' own layers that are as
-    the layer's defaults are, so that a version of Keras that adds one changes
-    nothing.
+    They do not depend on the names of layers, the batch size, and the
+    optimizer and loss of a compiled model; nor on those settings of Keras' own
+    layers that have their default values, so that a version of Keras that adds
+    a setting changes nothing.
 
     Args:
-        graph: The model.
+        graph: The model's steps.
 
     Returns:
         For JSON: hashes of the ``"architecture"`` (steps, settings, calls), of
@@ -58,36 +58,36 @@ def fingerprint(graph: ModelGraph) -> dict[str, str]:
 
 
 def variables(graph: ModelGraph) -> list[Any]:
-    """What a model's outputs are computed from: its weights, and variables that a layer of the user's keeps to itself.
+    """The variables that a model's outputs depend on: its weights, and those that a user's layer hides from Keras.
 
     Returns:
         Keras variables, those of ``model.weights`` first, and TensorFlow's.
     """
     found = {id(variable): variable for variable in graph.model.weights}
     own = {id(variable.value) for variable in found.values()}
-    met: set[int] = set()
+    visited: set[int] = set()
 
-    def look(value: Any) -> None:
-        if id(value) in met:
+    def visit(value: Any) -> None:
+        if id(value) in visited:
             return
-        met.add(id(value))
+        visited.add(id(value))
         if is_keras_variable(value) or isinstance(value, tf.Variable):
             if id(value) not in own and id(getattr(value, "value", None)) not in own:
                 found.setdefault(id(value), value)
         elif isinstance(value, keras.layers.Layer):
             for attribute in list(vars(value).values()):
-                look(attribute)
+                visit(attribute)
         elif isinstance(value, list | tuple | dict):
             for entry in value.values() if isinstance(value, dict) else value:
-                look(entry)
+                visit(entry)
 
     for step in graph.all_steps:
-        look(step.model_layer)
+        visit(step.model_layer)
     return list(found.values())
 
 
 def structure(graph: ModelGraph) -> dict[str, str]:
-    """The :func:`fingerprint` without the weights, which costs little."""
+    """The :func:`fingerprint` without the weights; it takes little time, as no weights are read."""
     described = _Description(graph)
     model = [graph.shapes[graph.input], str(graph.model.inputs[0].dtype)]
     architecture = [described.plain(model), *map(described.step, graph.all_steps)]
@@ -99,15 +99,17 @@ def structure(graph: ModelGraph) -> dict[str, str]:
 
 
 def differences(found: dict[str, str], here: dict[str, str]) -> list[str]:
-    """In words, what differs between the model of a fit and the one here; empty where nothing does."""
-    said = {
+    """The differences between two fingerprints, of the model of a fit and of the model here, a clause for each."""
+    clauses = {
         "architecture": "it has other layers, or a layer has another setting",
         "code": "a function or layer of your own has other code",
         "weights": "its weights are others",
     }
     compiled_alike = found.get("python") == here.get("python")
     return [
-        text for key, text in said.items() if found.get(key) != here.get(key) and (key != "code" or compiled_alike)
+        clause
+        for key, clause in clauses.items()
+        if found.get(key) != here.get(key) and (key != "code" or compiled_alike)
     ]
 
 
@@ -116,17 +118,17 @@ def _hash(value: Any) -> str:
 
 
 class _Description:
-    """Steps as JSON holds them, and the code that they bring.
+    """Describes steps as values for JSON, and collects the code that they call.
 
     Attributes:
-        code: What was found of functions and classes that are no library's.
+        code: Descriptions of the functions and classes that are no library's.
     """
 
     def __init__(self, graph: ModelGraph) -> None:
         self.code: list[Any] = []
         self._weights = {id(variable): i for i, variable in enumerate(graph.model.weights)}
         self._calls: dict[int, int] = {}
-        self._met: dict[int, int] = {}
+        self._function_ids: dict[int, int] = {}
         self._alive: list[Any] = []  # an id() is only unique as long as its object lives
 
     def step(self, step: Step) -> list[Any]:
@@ -143,7 +145,7 @@ class _Description:
         ]
 
     def settings(self, layer: Any) -> Any:
-        """What sets a layer or an operation."""
+        """The settings of a layer or an operation."""
         own = _library(type(layer)) != "keras"
         if own:
             self._class(type(layer))
@@ -156,14 +158,14 @@ class _Description:
             if key in _NEEDLESS or (not own and key.endswith(_NEEDLESS_ENDS)):
                 continue
             attribute = getattr(layer, key, None)
-            # A function as it is, as what get_config() makes of one may hold the line it was written in.
+            # The function itself: its text in get_config() may hold the number of the line it was written in.
             described = self.plain(attribute if _is_function(attribute) else value)
             if key not in defaults or described != self.plain(defaults[key]):
                 found[key] = described
         return [str(layer.compute_dtype), str(layer.variable_dtype), found]
 
     def plain(self, value: Any) -> Any:
-        """Any value as JSON holds it, however a version of Keras, or a file, keeps it."""
+        """Any value as JSON holds it: the same for every version of Keras, before and after saving the model."""
         if value is None or isinstance(value, bool | str):
             return value
         if isinstance(value, int | float | np.number):
@@ -208,7 +210,7 @@ class _Description:
     # Code
 
     def _function(self, function: Any) -> Any:
-        """The name of a library's function; of any other "function", and what it is made of in :attr:`code`."""
+        """A library's function by its name; any other as "function", with its code added to :attr:`code`."""
         if isinstance(function, functools.partial):
             return ["partial", self._function(function.func), self.plain([function.args, function.keywords])]
         function = getattr(function, "python_function", function)  # of a tf.function
@@ -222,9 +224,9 @@ class _Description:
         code = getattr(function, "__code__", None)
         if code is None:
             return getattr(function, "__name__", type(function).__name__)
-        if id(function) in self._met:  # it calls itself, or is used twice
-            return self._met[id(function)]
-        self._met[id(function)] = len(self._met)
+        if id(function) in self._function_ids:  # it calls itself, or is used twice
+            return self._function_ids[id(function)]
+        self._function_ids[id(function)] = len(self._function_ids)
         self._alive.append(function)
         cells = [cell.cell_contents for cell in function.__closure__ or () if cell != types.CellType()]
         known = function.__globals__
@@ -233,7 +235,7 @@ class _Description:
         return [_compiled(code), self.plain([function.__defaults__, function.__kwdefaults__, read])]
 
     def _class(self, owner: type) -> None:
-        """The code of a class of the user's, and of its bases that are no library's."""
+        """Add the code of a class of the user's, and of its bases that are no library's, to :attr:`code`."""
         for base in owner.__mro__:
             if _library(base) is not None or base.__module__.startswith("mipin_keras."):
                 break
@@ -247,11 +249,11 @@ class _Description:
 
 
 def _config(layer: Any) -> dict[str, Any]:
-    """The layer's configuration, and what it keeps of Keras' own arguments beside it.
+    """The layer's configuration, and the attributes named as Keras' own arguments that it leaves out.
 
     Keras 3.5 leaves out the ``output_padding`` of transposed convolutions.
-    Where there is no configuration, it is what the layer keeps of all its
-    arguments.
+    Where ``get_config()`` fails, the attributes named as any argument of the
+    layer stand for it.
     """
     names = _defaults(type(layer))
     try:
@@ -295,7 +297,7 @@ def _is_function(value: Any) -> bool:
 
 
 def _is_constant(value: Any, depth: int = 4) -> bool:
-    """Whether what a function reads from outside can be told: numbers, text, arrays, functions, and what holds them."""
+    """Whether a value that a function reads from outside can be hashed: numbers, text, arrays, functions and so on."""
     if isinstance(value, tuple | list | dict):
         held = value.values() if isinstance(value, dict) else value
         return depth > 0 and all(_is_constant(entry, depth - 1) for entry in held)
@@ -310,12 +312,12 @@ def _names(code: types.CodeType) -> list[str]:
 
 
 def _compiled(code: types.CodeType) -> list[Any]:
-    """What a function computes, without where it stands."""
+    """The compiled code of a function, without the file and line it stands in."""
     constants: list[Any] = []
     for value in code.co_consts:
         if isinstance(value, types.CodeType):
             constants.append(_compiled(value))
-        elif isinstance(value, frozenset):  # in another order in each process
+        elif isinstance(value, frozenset):  # its order differs from process to process
             constants.append(sorted(map(repr, value)))
         else:
             constants.append(repr(value))

@@ -1,4 +1,4 @@
-"""HeldWeights: a model's weights as they were, to notice at little cost that they are others now."""
+"""HeldWeights: a model's weights as they were, to detect at little cost that they have changed."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ _pointer.argtypes = [ctypes.py_object, ctypes.c_char_p]
 
 
 class HeldWeights:
-    """The values that variables have now, and whether they have them later.
+    """Holds the values that variables have now, and tells later whether they have changed.
 
     TensorFlow writes into a variable's memory only where nobody else holds
     it; else it takes new memory (copy on write). So while the values read
     here are held, a variable that still reads from the same address has not
-    changed, which costs microseconds to see, whatever its size. One at
-    another address is compared value by value.
+    changed; the comparison takes microseconds, whatever the variable's size. A
+    variable at another address is compared by a hash of its values.
 
-    The values that are held are the variables' own, no copies; only once a
+    The values that are held are the variables' own, no copies. Only once a
     variable has changed do the old values take memory of their own, until the
     change is noticed.
 
@@ -39,18 +39,19 @@ class HeldWeights:
         values = self.read()
         self._held: list[tf.Tensor | None] = list(values)
         self._addresses = [_address(value) for value in values]
-        # Taken of those that change, so that one set back to what it was is found to be the same.
+        # Of the variables that change: one that is set back to its old values then counts as unchanged.
         self._digests: dict[int, str] = {}
 
     def read(self) -> list[tf.Tensor]:
-        """The variables' values now; in a function that is traced, those that each call will read."""
-        return [_tensorflows(variable).read_value() for variable in self.variables]
+        """The variables' values now; in a traced function, the values that each call will read."""
+        return [_tensorflow_variable(variable).read_value() for variable in self.variables]
 
     def changed(self, values: Sequence[tf.Tensor] | None = None) -> list[str]:
-        """The names of the variables that have other values than those held.
+        """The names of the variables whose values are not those held.
 
         Args:
-            values: What :meth:`read` gave; None to read them now.
+            values: The values that :meth:`read` returned; None to read them
+                now.
         """
         values = self.read() if values is None else values
         found = []
@@ -59,7 +60,7 @@ class HeldWeights:
                 continue
             if self._digest(i) != _hash(value):
                 found.append(getattr(self.variables[i], "path", self.variables[i].name))
-                self._held[i] = self._addresses[i] = None  # an address says nothing once its memory is let go
+                self._held[i] = self._addresses[i] = None  # an address says nothing once its memory is freed
             else:
                 self._held[i], self._addresses[i] = value, _address(value)
         return found
@@ -72,16 +73,16 @@ class HeldWeights:
 
 
 def is_keras_variable(value: Any) -> bool:
-    """Whether it is a variable of Keras; not by ``keras.Variable``, which Keras 3.5 makes none of its own of."""
+    """Whether ``value`` is a variable of Keras; by its type's name, as those of Keras 3.5 are no ``keras.Variable``."""
     return type(value).__name__ == "Variable" and type(value).__module__.startswith("keras.")
 
 
-def _tensorflows(variable: Any) -> Any:
+def _tensorflow_variable(variable: Any) -> Any:
     return variable.value if is_keras_variable(variable) else variable
 
 
 def _address(tensor: tf.Tensor) -> int | None:
-    """Where a tensor's memory begins, on any device; None where that cannot be told."""
+    """The address of a tensor's memory, on any device; None where it is not known."""
     try:
         capsule = _to_dlpack(tensor)
         # The first field of a DLManagedTensor is its DLTensor, whose first field is the address.

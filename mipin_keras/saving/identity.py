@@ -14,10 +14,10 @@ from .held_weights import HeldWeights
 
 
 class ModelIdentity:
-    """What a fit belongs to: the model's fingerprint, its outputs on a probe, and its weights, as they are now.
+    """The identity of a model as it is now: its fingerprint, its outputs on a probe, and its weights.
 
     Args:
-        graph: The model.
+        graph: The model's steps.
 
     Attributes:
         fingerprint: See :func:`mipin_keras.saving.fingerprint.fingerprint`.
@@ -30,8 +30,8 @@ class ModelIdentity:
         self.weights = HeldWeights(fingerprint.variables(graph))
         self.fingerprint = fingerprint.fingerprint(graph)
         self.probe = probe.probe(graph)
-        # Of the ways to give a layer other variables the one that Keras has itself, and that leaves its old ones as
-        # they are; it is looked at in every call, the list of all variables, which takes longer, before a save.
+        # LoRA is Keras' own way to give a layer other variables, and leaves the old ones as they are. Every call checks
+        # it; the list of all variables, which takes longer to make, is checked before a save.
         self._adaptable = [step.layer for step in graph.steps if hasattr(step.layer, "lora_enabled")]
         self._adapted = [layer.name for layer in self._adaptable if layer.lora_enabled]
 
@@ -39,20 +39,23 @@ class ModelIdentity:
         """Raise unless the weights are those of the fit.
 
         Args:
-            values: What the weights were in a call, from ``weights.read()``;
-                None for what they are.
+            values: The weights' values in a call, from ``weights.read()``;
+                None for their values now.
 
         Raises:
-            NotFittedError: If they have changed, naming some.
+            NotFittedError: If they have changed; the message names some.
         """
         changed = self.weights.changed(values)
         if [layer.name for layer in self._adaptable if layer.lora_enabled] != self._adapted:
-            raise NotFittedError("the model has other variables than when it was fitted (LoRA): call fit(X) again")
+            raise NotFittedError(
+                "expected the model as it was fitted, received one with other variables than when it was fitted "
+                "(LoRA); call fit(X) again"
+            )
         if changed:
             raise NotFittedError(
-                f"the model's weights have changed since the fit, {len(changed)} of {len(self.weights.variables)} "
-                f"({', '.join(changed[:2])}{', ...' if len(changed) > 2 else ''}), and the fit belongs to those that "
-                "it had: call fit(X) again for all, or set the weights back"
+                "expected the weights that the fit belongs to, received others: the model's weights have changed "
+                f"since the fit, {len(changed)} of {len(self.weights.variables)} ({', '.join(changed[:2])}"
+                f"{', ...' if len(changed) > 2 else ''}); call fit(X) again, or set the weights back"
             )
 
     def check_structure(self) -> None:
@@ -65,12 +68,15 @@ class ModelIdentity:
         own = fingerprint.variables(self._graph)
         if len(own) != len(self.weights.variables) or any(map(operator.is_not, own, self.weights.variables)):
             raise NotFittedError(
-                f"the model has other variables than when it was fitted, {len(own)} for {len(self.weights.variables)}: "
-                "call fit(X) again"
+                "expected the model as it was fitted, received one with other variables than when it was fitted, "
+                f"{len(own)} for {len(self.weights.variables)}; call fit(X) again"
             )
         here = fingerprint.structure(self._graph) | {"weights": self.fingerprint["weights"]}
         found = fingerprint.differences(self.fingerprint, here)
         if not found and not probe.agree(self.probe, probe.probe(self._graph)):
             found = ["it computes something else on the same input"]
         if found:
-            raise NotFittedError(f"the model has changed since the fit ({'; '.join(found)}): fit again")
+            raise NotFittedError(
+                "expected the model as it was fitted, received one that has changed since the fit "
+                f"({'; '.join(found)}); call fit(X) again"
+            )

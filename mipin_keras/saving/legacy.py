@@ -1,4 +1,4 @@
-"""What files of version 0.1 say of their model: a hash that is blind to some settings, and when it suffices."""
+"""The fingerprint of version 0.1: a hash that does not depend on some settings, and a test of whether it suffices."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import numpy as np
 from ..graph import activations, windows
 from ..graph.model_graph import ModelGraph, Step
 
-# What changes a layer's output and may change neither its weights nor its shapes.
+# The settings that change a layer's output and may change neither its weights nor its shapes.
 _SETTINGS = (
     "strides", "padding", "dilation_rate", "groups", "pool_size", "dims", "size", "interpolation",
     "max_value", "negative_slope", "threshold", "alpha", "epsilon",
 )  # fmt: skip
-# Likewise, of some layers: they leave the fingerprint of every other model what it was before.
+# Such settings of some layers only, so that the fingerprint of every other model stays as it was before.
 _L = keras.layers
 _OWN_SETTINGS: dict[tuple[type, ...], tuple[str, ...]] = {
     windows.DEPTHWISE: ("depth_multiplier",),
@@ -51,9 +51,8 @@ _FUNCTIONS = frozenset(
 def suffices(graph: ModelGraph) -> bool:
     """Whether a model with this one's :func:`fingerprint` surely is this one.
 
-    It is where every setting of every layer stands in the hash. A shared layer
-    does not, as the hash does not say which steps share one, nor does half
-    precision.
+    That is so where the hash holds every setting of every layer. It does not
+    hold which steps share a layer, nor half precision.
     """
     layers = [id(step.layer) for step in graph.all_steps]
     return len(set(layers)) == len(layers) and all(_is_known(step) for step in graph.all_steps)
@@ -88,8 +87,8 @@ def fingerprint(graph: ModelGraph) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for step in graph.all_steps:
         # Not the names: Keras numbers them by what else the process has built.
-        kind = (type(step.layer).__name__, activations.activation_name(step.layer))
-        digest.update(repr((kind, step.inputs, step.output_shape, _settings(step))).encode())
+        names = (type(step.layer).__name__, activations.activation_name(step.layer))
+        digest.update(repr((names, step.inputs, step.output_shape, _settings(step))).encode())
     for variable in graph.model.weights:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))
         digest.update(repr((array.shape, array.dtype.str)).encode())
@@ -98,7 +97,7 @@ def fingerprint(graph: ModelGraph) -> str:
 
 
 def _settings(step: Step) -> list[Any]:
-    """What sets a step: plain Python, whatever a version of Keras keeps it as."""
+    """The settings of a step as plain Python values, the same for every version of Keras."""
     names = [name for types, own in _OWN_SETTINGS.items() if isinstance(step.layer, types) for name in own]
     own = [_plain(getattr(step.layer, name, None)) for name in names]
     if not isinstance(step.layer, _L.Layer):  # a constant in an operation of keras.ops

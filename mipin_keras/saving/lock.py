@@ -21,9 +21,9 @@ except ImportError:  # Windows
     fcntl = None
 
 NAME = "in-use.lock"
-#: Seconds after which a process of another host that has not touched its lock is taken for gone.
+#: The seconds without a touch after which a lock of another host counts as left by a process that is gone.
 SILENT = 3600.0
-# Seconds between two touches.
+# The seconds between two touches.
 _EVERY = 30.0
 
 _held: set[str] = set()
@@ -31,19 +31,19 @@ _holding = threading.Lock()
 
 
 class FolderLock:
-    """A lock file that says which process, on which host, works in a folder.
+    """A lock file that names the process, and its host, that works in a folder.
 
-    A process that was killed leaves its lock. It is taken over when that
-    process is gone: on this host when no process has its number, or one that
-    began at another time; on another host when the lock has not been touched
-    for an hour.
+    A process that was killed leaves its lock. The next process takes it over
+    when that process is gone: on this host, when no process has its id, or one
+    that began at another time; on another host, when the lock has not been
+    touched for an hour.
 
     Args:
         folder: An existing folder.
 
     Raises:
         ValueError: On entering, if another process, or another thread of this
-            one, works there, naming it.
+            one, works there; the message names it.
     """
 
     def __init__(self, folder: pathlib.Path):
@@ -66,7 +66,7 @@ class FolderLock:
                 self.path.unlink(missing_ok=True)
 
     def touch(self) -> None:
-        """Show other hosts that this process is alive; costs nothing but twice a minute."""
+        """Show other hosts that this process is alive; the file is touched at most twice a minute."""
         if time.monotonic() > self._touched + _EVERY:
             self._touched = time.monotonic()
             with contextlib.suppress(OSError):
@@ -84,7 +84,7 @@ class FolderLock:
                 raise self._in_use("another process, which has just begun") from None
 
     def _is_stale(self, own: dict[str, Any]) -> bool:
-        """Whether there is no lock, or that of a process that is gone; raise where it is not gone."""
+        """Whether there is no lock, or the lock of a process that is gone; raise if that process works still."""
         try:
             text = self.path.read_text(errors="replace")
             silent = _now_of(self.path.parent) - self.path.stat().st_mtime
@@ -105,16 +105,16 @@ class FolderLock:
 
     def _in_use(self, who: str) -> ValueError:
         return ValueError(
-            f"expected a folder that nobody else writes in, received {self.path.parent}, in use by {who}: wait for it, "
-            f"or give another folder; if it is gone, delete {self.path}"
+            f"expected a folder that nobody else writes in, received {self.path.parent}, in use by {who}; wait for it, "
+            f"give another folder, or, if it is gone, delete {self.path}"
         )
 
 
 @contextlib.contextmanager
 def _alone(folder: pathlib.Path) -> Iterator[None]:
-    """Within it no other process looks at the folder's lock: of several that find it stale one takes it over.
+    """A context in which no other process reads the folder's lock, so that only one of several takes over a stale one.
 
-    The system itself lets go of this when a process ends. It keeps nobody out
+    The operating system releases this when a process ends. It keeps nobody out
     on systems and file systems that cannot lock a folder.
     """
     if fcntl is None:
@@ -130,7 +130,7 @@ def _alone(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _began(pid: int) -> str | None:
-    """When a process began, in the system's own terms; "" where that is not told, None if there is no such process."""
+    """The time at which a process began, in the system's own unit; "" if unknown, None if there is no such process."""
     try:
         with open(f"/proc/{pid}/stat", "rb") as file:
             return file.read().rsplit(b")", 1)[1].split()[19].decode()
@@ -148,7 +148,7 @@ def _began(pid: int) -> str | None:
 
 
 def _now_of(folder: pathlib.Path) -> float:
-    """The time by the clock of the folder's file system, which may be another host's."""
+    """The time in seconds by the clock of the folder's file system, which may be another host's."""
     mark = folder / f".{NAME}.{uuid.uuid4().hex}.partial"
     try:
         mark.touch()

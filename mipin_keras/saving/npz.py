@@ -1,4 +1,4 @@
-"""Files of arrays and JSON that can be trusted: whole, unchanged, and no larger than they say.
+"""Files of arrays and JSON, checked when they are read: complete, unchanged, and no larger than they declare.
 
 A file is an ``.npz`` of uncompressed members: ``header``, a JSON text, and
 arrays. The header lists the arrays with their shapes and dtypes, and holds a
@@ -25,25 +25,25 @@ _HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.r
 
 
 class DamagedFileError(ValueError):
-    """A file that does not hold what was written to it, or that this package did not write."""
+    """The error for a file that has changed since it was written, or that this package did not write."""
 
 
 def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
     """Write a file that :class:`Reader` reads, atomically.
 
     Args:
-        path: Where.
-        header: For JSON; ``members`` and ``digest`` are added.
-        arrays: By name; of numbers.
+        path: The file to write.
+        header: A dict for JSON; ``members`` and ``digest`` are added.
+        arrays: Arrays of numbers, by name.
 
     Raises:
-        OSError: If it cannot be written; what stood there before stays.
+        OSError: If the file cannot be written; an earlier file stays.
         TypeError: If JSON does not hold the header, or an array is of objects.
     """
     arrays = {name: np.asarray(array) for name, array in arrays.items()}
     odd = [name for name, array in arrays.items() if array.dtype.hasobject]
     if odd:
-        raise TypeError(f"expected arrays of numbers, received objects in {odd}")
+        raise TypeError(f"expected arrays of numbers, received objects in {odd}; convert them to arrays of numbers")
     members = {name: [array.dtype.str, list(array.shape)] for name, array in arrays.items()}
     full = json.loads(json.dumps(header | {"members": members}))
     full["digest"] = _digest(full, arrays)
@@ -52,7 +52,7 @@ def write(path: str | os.PathLike[str], header: dict[str, Any], arrays: Mapping[
 
 
 def _digest(header: dict[str, Any], arrays: Mapping[str, np.ndarray]) -> str:
-    """Over the header without its digest, and over the names, dtypes, shapes and bytes of the arrays."""
+    """The digest of the header without its digest, and of the names, dtypes, shapes and bytes of the arrays."""
     digest = hashlib.blake2b(digest_size=16)
     digest.update(json.dumps({k: v for k, v in header.items() if k != "digest"}, sort_keys=True).encode())
     for name in sorted(arrays):
@@ -85,7 +85,7 @@ class Reader:
     def __init__(self, path: str | os.PathLike[str], header: str = "header"):
         self.path = pathlib.Path(path)
         if self.path.is_dir():
-            raise DamagedFileError(f"expected a file that mipin_keras wrote, received a folder: {path}")
+            raise DamagedFileError(f"expected a file that mipin_keras wrote, received a folder: {path}; give a file")
         self._file = open(self.path, "rb")
         try:
             with self._damage():
@@ -111,14 +111,18 @@ class Reader:
         """All arrays of the file, checked before they are read.
 
         Args:
-            shapes: What the file is to hold: the shape of each array, by its
-                name, and no other.
-            dtype: Of every array; None for that which the header lists.
+            shapes: The shape of each array that the file must hold, by its
+                name; it must hold no other.
+            dtype: The dtype of every array; None for the one that the header
+                lists.
+
+        Returns:
+            The arrays, by name.
 
         Raises:
-            DamagedFileError: If it holds others, if their dtype or shape is
-                another one, if a value is not finite, or if the digest in the
-                header, where it has one, is not theirs.
+            DamagedFileError: If the file holds other arrays, if a dtype or
+                shape differs, if a value is not finite, or if the digest in
+                the header, where there is one, differs from that of the file.
         """
         with self._damage():
             if self._names != shapes.keys():
@@ -139,7 +143,7 @@ class Reader:
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
-        """The shape that each array has by its own account, by its name."""
+        """The shape that each array of the file declares, by its name."""
         with self._damage():
             return {name: self._declared(self._members[name])[0] for name in self._names}
 
@@ -164,12 +168,12 @@ class Reader:
             raise ValueError("it has compressed or overlapping members, which no save() writes")
         return members
 
-    def _array(self, name: str, dtype: str | None, shape: tuple[int, ...], kind: str = "fiu") -> np.ndarray:
-        """One member, read once its header has been found to say ``shape`` and ``dtype``, or a dtype of ``kind``."""
+    def _array(self, name: str, dtype: str | None, shape: tuple[int, ...], dtype_kinds: str = "fiu") -> np.ndarray:
+        """One member, read after its header: that must declare ``shape``, and ``dtype`` or a dtype of these kinds."""
         info = self._members[name]
         declared, fortran, found, start = self._declared(info)
-        if found.hasobject or (found != np.dtype(dtype) if dtype is not None else found.kind not in kind):
-            raise ValueError(f"array {name!r} is of dtype {found}, expected {dtype or kind}")
+        if found.hasobject or (found != np.dtype(dtype) if dtype is not None else found.kind not in dtype_kinds):
+            raise ValueError(f"array {name!r} is of dtype {found}, expected {dtype or dtype_kinds}")
         if declared != shape:
             raise ValueError(f"array {name!r} is of shape {declared}, expected {shape}")
         size = math.prod(shape) * found.itemsize
@@ -181,7 +185,7 @@ class Reader:
         return array.reshape(shape, order="F" if fortran else "C")
 
     def _declared(self, info: zipfile.ZipInfo) -> tuple[tuple[int, ...], bool, np.dtype, int]:
-        """What an array says of itself: shape, whether it is in Fortran's order, dtype; and where its numbers begin."""
+        """The header of a member: shape, whether in Fortran order, dtype; and the offset at which its numbers begin."""
         with self._archive.open(info) as member:
             version = np.lib.format.read_magic(member)
             if version not in _HEADERS:
@@ -190,7 +194,7 @@ class Reader:
 
     @contextlib.contextmanager
     def _damage(self) -> Iterator[None]:
-        """Whatever goes wrong within is damage to the file, and said so: a file may hold anything."""
+        """A context in which every error becomes a DamagedFileError naming the file, as a file may hold anything."""
         try:
             yield
         except (DamagedFileError, MemoryError):
@@ -198,5 +202,6 @@ class Reader:
         except Exception as problem:
             raise DamagedFileError(
                 f"expected a file that mipin_keras wrote, received {self.path}, which is none or is damaged: "
-                f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}"
+                f"{type(problem).__name__}: {' '.join(str(problem).split())[:200]}; fit again, or restore it from a "
+                "copy"
             ) from problem

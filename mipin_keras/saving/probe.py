@@ -1,4 +1,4 @@
-"""The probe: what a model computes on fixed samples, for what stands in no configuration, code or weights."""
+"""The probe: a model's outputs on fixed samples, which show differences that no configuration, code or weights hold."""
 
 from __future__ import annotations
 
@@ -11,30 +11,34 @@ import tensorflow as tf
 from ..graph import propagation
 from ..graph.model_graph import ModelGraph
 
-# Outputs that are kept, of each sample.
+# The number of outputs that are kept of each sample.
 _OUTPUTS = 1024
 
 
 def probe(graph: ModelGraph) -> dict[str, Any] | None:
-    """What the model computes on three fixed samples: normal, between 0 and 1, and between 0 and 255.
+    """The model's outputs on three fixed samples: normal, between 0 and 1, and between 0 and 255.
+
+    Args:
+        graph: The model's steps.
 
     Returns:
-        For JSON: ``outputs``, the logits, at most 1,024 of each sample;
-        ``exact``, whether rounding is all that may differ elsewhere. None
-        where the model does not take such samples.
+        A dict for JSON: ``outputs``, the logits, at most 1,024 of each sample;
+        ``exact``, whether they were computed in full precision, so that
+        elsewhere they differ by float32's rounding only. None where the model
+        does not take such samples.
     """
     try:
         logits = propagation.forward(graph, tf.constant(_samples(graph)))[graph.output]
         outputs = np.asarray(tf.cast(logits, tf.float32))
     except Exception:  # a model of the user's may refuse in any way what it was not made for
         return None
-    units = np.unique(np.linspace(0, outputs.shape[1] - 1, _OUTPUTS).round().astype(int))
+    neurons = np.unique(np.linspace(0, outputs.shape[1] - 1, _OUTPUTS).round().astype(int))
     exact = "GPU" not in logits.device and logits.dtype.size >= 4
-    return {"outputs": outputs[:, units].tolist(), "exact": exact}
+    return {"outputs": outputs[:, neurons].tolist(), "exact": exact}
 
 
 def agree(found: dict[str, Any] | None, here: dict[str, Any] | None) -> bool:
-    """Whether two probes are of one model, up to rounding; where there is none, nothing speaks against it."""
+    """Whether two probes can be of one model, up to rounding; True where one of them is missing."""
     if found is None or here is None:
         return True
     one, other = np.asarray(found["outputs"], float), np.asarray(here["outputs"], float)
@@ -43,7 +47,7 @@ def agree(found: dict[str, Any] | None, here: dict[str, Any] | None) -> bool:
     if one.shape != other.shape or one.ndim != 2 or (np.isfinite(one) != np.isfinite(other)).any():
         return False
     one, other = np.nan_to_num(one, posinf=0, neginf=0), np.nan_to_num(other, posinf=0, neginf=0)
-    # Each sample by itself: what differs for small inputs may be lost beside the outputs for large ones.
+    # Each sample by itself: a difference on small inputs would be lost beside the outputs on large ones.
     return bool((np.abs(one - other).max(axis=1) <= tolerance * np.abs(other).max(axis=1)).all())
 
 

@@ -195,9 +195,7 @@ def test_a_model_saved_and_loaded_does_not_differ(name, ending, tmp_path):
     model.save(tmp_path / f"model.{ending}")
     loaded = keras.models.load_model(tmp_path / f"model.{ending}", safe_mode=False)
     found = fingerprint.differences(print_of(model), print_of(loaded))
-    assert found == [] and probe.agree(
-        probe.probe(ModelGraph(model)), probe.probe(ModelGraph(loaded))
-    )
+    assert found == [] and probe.agree(probe.probe(ModelGraph(model)), probe.probe(ModelGraph(loaded)))
 
 
 def test_what_no_configuration_says_shows_on_the_probe():

@@ -48,7 +48,7 @@ def test_another_process_is_refused_until_it_ends_or_is_killed(tmp_path):
         with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as child:
             try:
                 assert child.stdout.readline() == "held\n"
-                with pytest.raises(ValueError, match=f"in use by process {child.pid}: wait for it"):
+                with pytest.raises(ValueError, match=f"in use by process {child.pid}; wait for it"):
                     FolderLock(tmp_path).__enter__()
             finally:
                 if end == "told":
