@@ -8,7 +8,7 @@ import sys
 
 os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before TensorFlow: the real iNNvestigate needs it
 
-from reproduce_paper import report  # noqa: E402
+from reproduce_paper import arguments, report  # noqa: E402
 
 from . import analyze, fit, large, memory  # noqa: E402
 
@@ -22,7 +22,7 @@ def main(argv: list[str] | None = None) -> int:
     commands = parser.add_subparsers(dest="benchmark", required=True)
     for name, module in BENCHMARKS.items():
         command = commands.add_parser(name, help=(module.__doc__ or "").splitlines()[0])
-        command.add_argument("--seed", type=int, default=0)
+        arguments.add_seed(command)
         module.add_arguments(command)
     args = parser.parse_args(argv)
     if getattr(args, "memory_of", None) is None:

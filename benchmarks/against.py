@@ -27,10 +27,13 @@ def package_at(path: pathlib.Path) -> Any:
     """
     start = path / "__init__.py"
     if not start.is_file():
-        raise FileNotFoundError(f"expected the folder of another mipin_keras, received {path}, without __init__.py")
+        raise FileNotFoundError(
+            f"expected the folder of another mipin_keras, received {path}, without __init__.py; give the folder that "
+            "holds it"
+        )
     spec = importlib.util.spec_from_file_location("mipin_keras_before", start, submodule_search_locations=[str(path)])
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"expected the folder of another mipin_keras, received {path}")
+        raise FileNotFoundError(f"expected the folder of another mipin_keras, received {path}; give a package's folder")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module
     spec.loader.exec_module(module)

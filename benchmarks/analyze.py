@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import pathlib
 import statistics
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 import mipin_keras
-from reproduce_paper import models, report
+from reproduce_paper import arguments, models, report
 
 from . import against, peer
 from .timing import interleaved, ratio
@@ -25,7 +26,7 @@ MODELS = SMALL | LARGE
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--models", nargs="+", choices=sorted(MODELS), default=list(MODELS))
+    arguments.add_models(parser, MODELS)
     parser.add_argument("--methods", nargs="+", choices=["mipin", *peer.METHODS], help="default: all; on VGG19 and "
                         f"ResNet50 {', '.join(peer.LARGE_METHODS)}")  # fmt: skip
     parser.add_argument("--batch", type=int, default=128, help="samples a batch")
@@ -54,48 +55,67 @@ def run(args: argparse.Namespace) -> None:
     small = [name for name in args.models if name in SMALL]
     if small and (args.methods is None or "mipin" in args.methods):
         _mipin(args, small)
-    rows = []
-    for name in args.models:
-        large = name in LARGE
-        keras.utils.set_random_seed(args.seed)
-        model = MODELS[name]()
-        batch = args.large_batch if large else args.batch
-        x = np.random.default_rng(args.seed).random((batch, *model.input_shape[1:]), np.float32)
-        known = peer.LARGE_METHODS if large else peer.METHODS
-        for method in known if args.methods is None else [method for method in peer.METHODS if method in args.methods]:
-            if method == "grad_cam" and name == "MLP-M":  # no feature map
-                continue
-            row = peer.compare(method, model, x, args.large_rounds if large else args.rounds)
-            rows.append([f"{name}, {batch}", method, *row])
-            print("| " + " | ".join(rows[-1]) + " |", flush=True)
+    known = peer.METHODS
+    chosen = None if args.methods is None else [method for method in known if method in args.methods]
+    rows = _timed(
+        args,
+        lambda large: (peer.LARGE_METHODS if large else known) if chosen is None else chosen,
+        lambda method, model, x, large: peer.compare(method, model, x, args.large_rounds if large else args.rounds),
+    )
     if rows:
         print("\n" + report.table(peer.HEADER, rows))
 
 
 def _against(args: argparse.Namespace) -> None:
-    before, rows = against.package_at(args.against), []
+    before = against.package_at(args.against)
+
+    def compare(method: str, model: keras.Model, x: np.ndarray, large: bool) -> list[str]:
+        rounds = min(args.rounds, 5) if method in peer.SLOW else args.rounds
+        return against.compare(before, method, model, x, args.large_rounds if large else rounds)
+
+    def chosen(large: bool) -> list[str]:
+        return args.methods or ["mipin", *(peer.LARGE_METHODS if large else peer.METHODS)]
+
+    print("\n" + report.table(against.HEADER, _timed(args, chosen, compare)))
+
+
+def _timed(
+    args: argparse.Namespace,
+    methods: Callable[[bool], list[str]],
+    compare: Callable[[str, keras.Model, np.ndarray, bool], list[str]],
+) -> list[list[str]]:
+    """Time the methods on each of ``args.models``, and print each row of the table as soon as it is there.
+
+    Args:
+        args: The command's arguments.
+        methods: Gives the methods to time, for a large model or a small one.
+        compare: Times a method on a model and a batch of images, large or
+            small; returns the row without its first two columns.
+    """
+    rows = []
     for name in args.models:
         large = name in LARGE
-        keras.utils.set_random_seed(args.seed)
-        model = MODELS[name]()
-        batch = args.large_batch if large else args.batch
-        x = np.random.default_rng(args.seed).random((batch, *model.input_shape[1:]), np.float32)
-        for method in args.methods or ["mipin", *(peer.LARGE_METHODS if large else peer.METHODS)]:
+        model, x = _model_and_images(name, args)
+        for method in methods(large):
             if method == "grad_cam" and name == "MLP-M":  # no feature map
                 continue
-            slow = method in ("smoothgrad", "integrated_gradients")  # 64 gradients each
-            rounds = args.large_rounds if large else min(args.rounds, 5) if slow else args.rounds
-            rows.append([f"{name}, {batch}", method, *against.compare(before, method, model, x, rounds)])
+            rows.append([f"{name}, {len(x)}", method, *compare(method, model, x, large)])
             print("| " + " | ".join(rows[-1]) + " |", flush=True)
-    print("\n" + report.table(against.HEADER, rows))
+    return rows
+
+
+def _model_and_images(name: str, args: argparse.Namespace) -> tuple[keras.Model, np.ndarray]:
+    """A model with random weights, and a batch of random images for it."""
+    keras.utils.set_random_seed(args.seed)
+    model = MODELS[name]()
+    batch = args.large_batch if name in LARGE else args.batch
+    return model, np.random.default_rng(args.seed).random((batch, *model.input_shape[1:]), np.float32)
 
 
 def _mipin(args: argparse.Namespace, names: list[str]) -> None:
     rows = []
     for name in names:
-        keras.utils.set_random_seed(args.seed)
-        model = MODELS[name]()
-        x = np.random.default_rng(args.seed).random((args.batch, *model.input_shape[1:]), np.float32)
+        model, x = _model_and_images(name, args)
         analyzer = mipin_keras.create_analyzer("mipin", model, neuron_selection_mode="index", rows=1 << 14, verbose=0)
         analyzer.fit(x, batch_size=args.batch)
         mixed = np.arange(args.batch) % model.output_shape[-1]

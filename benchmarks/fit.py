@@ -4,10 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import pathlib
-import resource
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -17,15 +13,16 @@ import numpy as np
 
 import mipin_keras
 from mipin_keras.metrics import completeness
-from reproduce_paper import data, models, report
+from reproduce_paper import arguments, data, models, report
+
+from .processes import MIB, in_own_process, peak_memory
 
 MEMORY_SAMPLES = (5000, 50000)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this benchmark."""
-    parser.add_argument("--data-dir", type=pathlib.Path, help="folder with mnist.npz")
-    parser.add_argument("--cache-dir", type=pathlib.Path, help="trained models (default: DATA_DIR/models)")
+    arguments.add_data(parser)
     parser.add_argument("--samples", type=int, default=5000, help="images to fit from")
     parser.add_argument("--epochs", type=int, default=20, help="of the training it is compared with")
     parser.add_argument("--batch", type=int, default=32, help="samples a batch, for both")
@@ -37,7 +34,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run the benchmark that the arguments ask for."""
     if args.memory_of is not None:
-        print(json.dumps(_peak(args.memory_of, args.seed)))
+        print(json.dumps(_fit(args.memory_of, args.seed)))
     elif args.memory:
         _memory(args)
     else:
@@ -47,8 +44,7 @@ def run(args: argparse.Namespace) -> None:
 def _solvers(args: argparse.Namespace) -> None:
     """Both solvers on the CNN of Table 4: time, error a layer on all fit samples, APC."""
     images = data.load("mnist", args.data_dir)
-    cache = args.cache_dir or (args.data_dir or pathlib.Path.home() / ".keras" / "mipin_keras") / "models"
-    model, about = models.trained("CNN-M", images, cache, seed=args.seed)
+    model, about = models.trained("CNN-M", images, arguments.cache_dir(args), seed=args.seed)
     x = models.shape_for(model, images.x_train[: args.samples])
     test = models.shape_for(model, images.x_test)
     test = test[model.predict(test, verbose=0).argmax(axis=1) == args.unit]
@@ -79,28 +75,23 @@ def _stream(samples: int, seed: int, batch: int = 256) -> Iterator[np.ndarray]:
         yield rng.random((min(batch, samples - i), 28, 28, 1), np.float32)
 
 
-def _peak(samples: int, seed: int) -> dict[str, Any]:
+def _fit(samples: int, seed: int) -> dict[str, Any]:
+    """Fit from so many samples; the peak memory in bytes before and after."""
     keras.utils.set_random_seed(seed)
     analyzer = mipin_keras.create_analyzer("mipin", models.cnn_m(), classes=[0, 1], seed=seed, verbose=0)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     analyzer.fit(lambda: _stream(samples, seed))
-    return {"samples": samples, "before": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    return {"samples": samples, "before": before, "peak": peak_memory()}
 
 
 def _memory(args: argparse.Namespace) -> None:
     """Peak resident memory of fits on few and on many samples, each in a process of its own."""
-    peaks = []
-    for samples in MEMORY_SAMPLES:
-        command = [sys.executable, "-m", "benchmarks", "fit", "--memory-of", str(samples), "--seed", str(args.seed)]
-        output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-        peaks.append(json.loads(output.strip().splitlines()[-1]))
-    # ru_maxrss counts in KiB, on macOS in bytes.
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
+    peaks = [in_own_process("fit", memory_of=samples, seed=args.seed) for samples in MEMORY_SAMPLES]
     rows = [
         [
             f"{p['samples']:,}",
-            f"{p['before'] / unit:.0f}",
-            f"{p['peak'] / unit:.0f}",
+            f"{p['before'] / MIB:.0f}",
+            f"{p['peak'] / MIB:.0f}",
             f"{p['peak'] / peaks[0]['peak']:.3f}",
         ]
         for p in peaks

@@ -5,10 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import pathlib
-import resource
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,6 +18,7 @@ import mipin_keras
 from reproduce_paper import report
 
 from .analyze import LARGE
+from .processes import GIB, MIB, in_own_process, peak_memory
 from .timing import interleaved, ratio
 
 METHODS = ["mipin", "gradient", "guided_backprop", "lrp.epsilon", "deep_taylor"]
@@ -70,8 +68,8 @@ def _end_to_end(args: argparse.Namespace) -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = pathlib.Path(folder) / "mipin.npz"
         if "mipin" in args.methods:
-            options = ("model", "side", "unit", "samples", "fit_batch", "rows", "seed")
-            found = _alone(args, *options, fit_to=path)
+            names = ("model", "side", "unit", "samples", "fit_batch", "rows", "seed")
+            found = in_own_process("large", fit_to=path, **{name: getattr(args, name) for name in names})
             print(f"{about}: MIP-IN down to the pixels from {args.samples} images, {args.rows:,} rows")
             print(report.table(*_fits([found], [args.samples], "images")) + "\n", flush=True)
         rows = [_calls(name, model, x, path, args) for name in args.methods if _defined(name, model)]
@@ -93,7 +91,7 @@ def _images(args: argparse.Namespace, count: int) -> np.ndarray:
 
 
 def _fit(args: argparse.Namespace) -> dict[str, float]:
-    before = _peak()
+    before = peak_memory()
     model = _network(args)
     analyzer = mipin_keras.create_analyzer(
         "mipin", model, neuron_selection_mode="index", classes=[args.unit], rows=args.rows, seed=args.seed, verbose=0
@@ -153,13 +151,14 @@ def _first(call: Any) -> tuple[float, Any]:
 
 def _classifier(args: argparse.Namespace) -> None:
     counts = args.classifier or CLASSIFIER_MAPS
-    found = [_alone(args, "unit", "units", "seed", maps=count) for count in counts]
+    options = {"unit": args.unit, "units": args.units, "seed": args.seed}
+    found = [in_own_process("large", maps=count, **options) for count in counts]
     print(f"VGG19's classifier {args.units}, random weights, logit of class {args.unit} to block5_pool {BLOCK5_POOL}")
     print(report.table(*_fits(found, counts, "feature maps")))
 
 
 def _classifier_fit(args: argparse.Namespace) -> dict[str, float]:
-    before = _peak()
+    before = peak_memory()
     keras.utils.set_random_seed(args.seed)
     layers = [keras.layers.Dense(units, activation="relu") for units in args.units[:-1]]
     layers.append(keras.layers.Dense(args.units[-1], activation="softmax"))
@@ -179,28 +178,13 @@ def _feature_maps(count: int, seed: int, batch: int = 32) -> Iterator[np.ndarray
 # Both
 
 
-def _alone(args: argparse.Namespace, *names: str, **more: Any) -> dict[str, Any]:
-    """What this benchmark prints with the same options ``names`` and ``more`` in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks", "large"]
-    for name, value in ({name: getattr(args, name) for name in names} | more).items():
-        command += [f"--{name.replace('_', '-')}", *map(str, value if isinstance(value, list | tuple) else [value])]
-    output = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
-    return json.loads(output.strip().splitlines()[-1])
-
-
-def _peak() -> float:
-    """MiB that this process has taken so far at most."""
-    # ru_maxrss counts in KiB, on macOS in bytes.
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 << 20 if sys.platform == "darwin" else 1 << 10)
-
-
 def _measured(analyzer: Any, x: Any, batch: int | None, before: float) -> dict[str, float]:
-    """Seconds of a fit and its process' peak memory, beside that ``before`` there was a model, and the weights."""
+    """Fit; the seconds it takes, and in bytes the peak memory, the peak ``before`` there was a model, the weights."""
     start = time.perf_counter()
     analyzer.fit(x) if batch is None else analyzer.fit(x, batch_size=batch)
     seconds = time.perf_counter() - start
     weights = sum(int(np.prod(weight.shape)) * 4 for weight in analyzer.model.weights)
-    return {"seconds": seconds, "before": before, "peak": _peak(), "weights": weights / (1 << 20)}
+    return {"seconds": seconds, "before": before, "peak": peak_memory(), "weights": weights}
 
 
 def _fits(found: list[dict[str, float]], counts: list[int], what: str) -> tuple[list[str], list[list[str]]]:
@@ -209,8 +193,8 @@ def _fits(found: list[dict[str, float]], counts: list[int], what: str) -> tuple[
     ]  # fmt: skip
     rows = []
     for count, one in zip(counts, found, strict=True):
-        above = (one["peak"] - one["before"] - one["weights"]) / 1024
-        sizes = [f"{one[key]:.0f}" for key in ("before", "weights", "peak")]
+        above = (one["peak"] - one["before"] - one["weights"]) / GIB
+        sizes = [f"{one[key] / MIB:.0f}" for key in ("before", "weights", "peak")]
         rows.append([f"{count:,}", f"{one['seconds']:.1f}", *sizes, f"{above:.2f}"])
         rows[-1].append(f"{one['peak'] / found[0]['peak']:.3f}")
     return header, rows

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import json
-import resource
 import statistics
-import subprocess
-import sys
 import time
 from typing import Any
 
@@ -16,6 +13,7 @@ import numpy as np
 import mipin_keras
 from reproduce_paper import models, report
 
+from .processes import MIB, in_own_process, peak_memory
 from .timing import interleaved, ratio
 
 METHODS = [name for name in mipin_keras.analyzers() if not name.startswith(("mipin", "innvestigate:"))]
@@ -25,6 +23,8 @@ LARGE_METHODS = [
     "gradient", "input_t_gradient", "deconvnet", "guided_backprop", "lrp.epsilon", "lrp.sequential_preset_a",
     "deep_taylor", "grad_cam",
 ]  # fmt: skip
+#: Methods that take 64 gradients for a map.
+SLOW = ("smoothgrad", "integrated_gradients")
 OPTIONS: dict[str, dict[str, Any]] = {
     "lrp": {"rule": "Epsilon"},
     "lrp.alpha_beta": {"alpha": 2.0, "beta": 1.0},
@@ -49,7 +49,7 @@ def compare(method: str, model: keras.Model, x: np.ndarray, rounds: int) -> list
     analysis.
     """
     options = OPTIONS.get(method, {})
-    rounds = min(rounds, 3) if method in ("smoothgrad", "integrated_gradients") else rounds  # 64 gradients each
+    rounds = min(rounds, 3) if method in SLOW else rounds
     start = time.perf_counter()
     ours = mipin_keras.create_analyzer(method, model, **options)
     if not ours.fitted:
@@ -83,26 +83,25 @@ def compare(method: str, model: keras.Model, x: np.ndarray, rounds: int) -> list
 def memory(batch: int, seed: int) -> None:
     """Peak resident memory of SmoothGrad with 64 samples on the CNN of Table 4, each side in a process of its own."""
     rows, above = [], []
-    # ru_maxrss counts in KiB, on macOS in bytes.
-    unit = 1 << 20 if sys.platform == "darwin" else 1 << 10
     for name in ("smoothgrad", "innvestigate:smoothgrad"):
-        command = [sys.executable, "-m", "benchmarks", "analyze", "--memory-of", name, "--batch", str(batch)]
-        output = subprocess.run([*command, "--seed", str(seed)], check=True, stdout=subprocess.PIPE, text=True).stdout
-        found = json.loads(output.strip().splitlines()[-1])
+        found = in_own_process("analyze", memory_of=name, batch=batch, seed=seed)
         above.append(found["peak"] - found["before"])
-        rows.append([name, f"{found['before'] / unit:.0f}", f"{found['peak'] / unit:.0f}", f"{above[-1] / unit:.0f}"])
+        rows.append([name, f"{found['before'] / MIB:.0f}", f"{found['peak'] / MIB:.0f}", f"{above[-1] / MIB:.0f}"])
         rows[-1].append(f"{above[-1] / above[0]:.1f}")
     print(f"CNN of Table 4, random weights, batch of {batch}, 64 noisy copies of each sample")
     print(report.table(["analyzer", "MiB before", "peak MiB", "analyze takes, MiB", "times ours"], rows))
 
 
 def peak(name: str, batch: int, seed: int) -> None:
-    """Print as JSON the peak memory of this process before and after analyzing, after one analysis of one sample."""
+    """Print as JSON the peak memory of this process in bytes, before and after it analyzes a batch.
+
+    The process analyzes one sample first, so that what TensorFlow takes once does not count.
+    """
     keras.utils.set_random_seed(seed)
     model = models.cnn_m()
     x = np.random.default_rng(seed).random((batch, *model.input_shape[1:]), np.float32)
     analyzer = mipin_keras.create_analyzer(name, model, augment_by_n=64)
     analyzer.analyze(x[:1])
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     analyzer.analyze(x)
-    print(json.dumps({"before": before, "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}))
+    print(json.dumps({"before": before, "peak": peak_memory()}))
