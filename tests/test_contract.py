@@ -244,7 +244,7 @@ def test_bad_input_is_refused(case):
         (x[:0], ValueError, "expected at least one sample"),
         (x[..., :1], ValueError, r"expected input of shape \(batch, 7, 6, 2\), received \(40, 7, 6, 1\)"),
         (x.astype(str), TypeError, "expected an array of numbers, received dtype <U"),
-        (np.full_like(x, np.nan), ValueError, "expected finite input, received NaN"),
+        (np.full_like(x, np.nan), ValueError, "finite.* received NaN"),
     ):
         with pytest.raises(problem, match=message):
             case.analyzer.analyze(bad)
