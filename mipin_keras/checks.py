@@ -40,7 +40,7 @@ def integer(name: str, value: Any, least: int) -> int:
     Raises:
         ValueError: Unless it is an integer of at least ``least``.
     """
-    if not _is_integer(value) or value < least:
+    if not is_integer(value) or value < least:
         raise ValueError(f"expected {name} to be an integer of at least {least}, received {value!r}")
     return int(value)
 
@@ -51,12 +51,13 @@ def index(name: str, value: Any, size: int) -> int:
     Raises:
         ValueError: Unless it is an integer from 0 to ``size - 1``.
     """
-    if not _is_integer(value) or not 0 <= value < size:
+    if not is_integer(value) or not 0 <= value < size:
         raise ValueError(f"expected {name} to be an int from 0 to {size - 1}, received {value!r}; give one of these")
     return int(value)
 
 
-def _is_integer(value: Any) -> bool:
+def is_integer(value: Any) -> bool:
+    """Whether ``value`` is an integer, Python's or NumPy's; a bool is none."""
     return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 

@@ -1,4 +1,4 @@
-"""What ``mipin explain`` does: files in, an analyzer between, attributions and pictures out."""
+"""The command ``mipin explain``: reads a model and inputs, explains them, writes attributions and pictures."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import numpy as np
 
 from .._version import __version__
 from ..analyzer import Analyzer
+from ..channels import resized
 from ..metrics import average_percentage_change
 from ..plotting import plot
 from ..plotting.colormaps import colormap
@@ -23,46 +24,52 @@ from .files import load_model, read_array, write_npz
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-#: Which array to take from a file with several, in order.
+#: The names of the array to take from a file with several arrays, in order of preference.
 FIT_KEYS = ("x", "X", "x_train", "X_train")
 EXPLAIN_KEYS = ("x", "X", "x_test", "X_test")
 
 
 def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
-    """Explain a saved model on a file of inputs; write and print what comes out.
+    """Explain a saved model on a file of inputs; write and print the results.
 
-    All that can be checked is checked before the fit, which is what takes
-    long. ``attributions.npz`` gets ``attribution``, ``logits`` (n, units),
-    ``neuron`` (n,), the explained one, and ``about``, a JSON text; where the
-    method has them ``source_signal`` and ``source_logits`` (n, units).
+    All that can be checked is checked before the fit, because the fit takes
+    long. ``attributions.npz`` gets ``attribution``, ``logits``, float32
+    ``(n, neurons)``, ``neuron``, integers ``(n,)``, the explained ones, and
+    ``about``, a JSON text; where the method has them also ``source_signal``
+    and ``source_logits``, float32 ``(n, neurons)``.
 
     Args:
         args: The command line of ``mipin explain``.
-        options: Those of the analyzer that the user has given.
+        options: The options of the analyzer that the user has given.
 
     Raises:
         OSError, TypeError, ValueError, NotFittedError: If a file, an option
-            or the data do not allow it; the message says which and what to
+            or the data do not allow it; the message says which, and what to
             do.
     """
     sources = "--fit FIT.npz (inputs to fit from) and --load-fit FILE (a fit saved before)"
     if args.fit is not None and args.load_fit is not None:
-        raise ValueError(f"expected one of {sources}, received both")
+        raise ValueError(f"expected one of {sources}, received both; leave one out")
     model = load_model(args.model, trust=args.trust_model)
     sizes: dict[str, Any] = {"batch_size": args.batch_size}
     sizes |= {} if args.memory is None else {"memory": args.memory}
     x, label = read_array(args.explain, args.explain_key, "--explain", EXPLAIN_KEYS)
     analyzer = _analyzer(args, options, model, None if args.classes == "all" else args.classes)
     if not analyzer.fitted and args.fit is None:
-        raise ValueError(f"{analyzer.name!r} needs a fit: expected one of {sources}")
+        raise ValueError(f"expected one of {sources}, as {analyzer.name!r} needs a fit, received neither; give one")
     for flag, value in (("--fit", args.fit), ("--save-fit", args.save_fit), ("--fit-key", args.fit_key)):
         if analyzer.fitted and args.load_fit is None and value is not None:
-            raise ValueError(f"{analyzer.name!r} needs no fit: leave out {flag}")
+            raise ValueError(
+                f"expected no {flag}, as {analyzer.name!r} needs no fit, received {flag} {value}; leave out {flag}"
+            )
     if args.checkpoint is not None and "checkpoint" not in inspect.signature(analyzer.fit).parameters:
-        raise ValueError(f"the fit of {analyzer.name!r} has no checkpoint: leave out --checkpoint")
+        raise ValueError(
+            f"expected no --checkpoint, as the fit of {analyzer.name!r} has no checkpoint, received --checkpoint "
+            f"{args.checkpoint}; leave out --checkpoint"
+        )
     if args.reduce is not None:
         analyzer._check_reducible()
-    with _about(f"--explain {label}"):
+    with _errors_naming(f"--explain {label}"):
         logits = analyzer.logits(x, **sizes)
     shares = analyzer.select(logits, args.neuron)
     neurons = shares.argmax(axis=1)
@@ -89,7 +96,7 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
 def _analyzer(
     args: argparse.Namespace, options: dict[str, Any], model: keras.Model, classes: list[int] | None
 ) -> Analyzer:
-    """The analyzer in ``--load-fit``, or a new one; ``classes`` None: all that there are."""
+    """The analyzer in ``--load-fit``, or a new one; with ``classes`` None, for all classes."""
     mode = "max_activation" if args.neuron is None else "index"
     if args.load_fit is None:
         method = args.method or "mipin"
@@ -100,15 +107,21 @@ def _analyzer(
     fit_only = {"--classes": args.classes, "--save-fit": args.save_fit, "--fit-key": args.fit_key}
     for flag, value in (fit_only | {"--checkpoint": args.checkpoint}).items():
         if value is not None:
-            raise ValueError(f"{flag} is for a new fit: leave it out beside --load-fit, or give --fit")
+            raise ValueError(
+                f"expected no {flag} beside --load-fit, as it is for a new fit, received {flag} {value}; leave it "
+                "out, or give --fit"
+            )
     analyzer = load_analyzer(args.load_fit, model, neuron_selection_mode=mode, **options)
     if args.method not in (None, analyzer.name):
-        raise ValueError(f"{args.load_fit} is a fit of {analyzer.name!r}, not of --method {args.method}")
+        raise ValueError(
+            f"--load-fit: expected a fit of {args.method!r}, as --method says, received {args.load_fit}, a fit of "
+            f"{analyzer.name!r}; leave out --method"
+        )
     return analyzer
 
 
 def _fit_options(args: argparse.Namespace, analyzer: Analyzer) -> dict[str, Any]:
-    """Those of the fit that the user has given."""
+    """The options of the fit that the user has given."""
     given = {"batch_size": _fit_batch(args), "memory": args.memory, "checkpoint": args.checkpoint}
     taken = inspect.signature(analyzer.fit).parameters
     return {name: value for name, value in given.items() if value is not None and name in taken}
@@ -121,15 +134,15 @@ def _fit_batch(args: argparse.Namespace) -> int:
 def _fitted(args: argparse.Namespace, options: dict[str, Any], analyzer: Analyzer, explained: list[int]) -> Analyzer:
     """The analyzer fitted to the file ``--fit``; unless told otherwise, for the explained neurons only."""
     data, label = read_array(args.fit, args.fit_key, "--fit", FIT_KEYS)
-    with _about(f"--fit {label}"):
+    with _errors_naming(f"--fit {label}"):
         analyzer.batches(data, None, _fit_batch(args))
     if args.classes is None and "classes" in options_of(analyzer.name):
         analyzer = _analyzer(args, options, analyzer.model, explained)
     missing = sorted(set(explained) - set(getattr(analyzer, "classes", explained)))
     if missing:
         raise ValueError(
-            f"the samples to explain need output neurons {missing}, which --classes leaves out; name them there too, "
-            "or explain one of --classes with --neuron"
+            f"expected --classes with the output neurons {missing} too, which the samples to explain need, received "
+            f"{args.classes}; name them there, or explain one of --classes with --neuron"
         )
     if args.verbose:
         print(f"mipin: fitting {analyzer.name!r} to {len(data)} samples of {label}", flush=True)
@@ -140,8 +153,8 @@ def _fitted(args: argparse.Namespace, options: dict[str, Any], analyzer: Analyze
 
 
 @contextlib.contextmanager
-def _about(what: str) -> Iterator[None]:
-    """An error in what a file holds names the file."""
+def _errors_naming(what: str) -> Iterator[None]:
+    """A context in which the message of an error about the content of a file begins with the name of the file."""
     try:
         yield
     except (ValueError, TypeError) as problem:
@@ -163,7 +176,7 @@ def _completeness(found: dict[str, np.ndarray]) -> str:
 
 
 def _draw_all(args: argparse.Namespace, x: np.ndarray, found: dict[str, np.ndarray]) -> str:
-    """Draw the first samples; return what to say about it."""
+    """Draw the first samples; return a line about it for the user."""
     count = min(len(x), args.max_pictures)
     for index in range(count):
         figure = draw(np.asarray(x[index]), {name: array[index] for name, array in found.items()}, args.cmap)
@@ -177,16 +190,17 @@ def _draw_all(args: argparse.Namespace, x: np.ndarray, found: dict[str, np.ndarr
 
 
 def draw(x: np.ndarray, found: dict[str, np.ndarray], cmap: str = "seismic") -> Figure | None:
-    """A picture of one sample.
+    """Draw one sample.
 
     Args:
-        x: The input.
-        found: Of this sample, what :func:`explain` writes.
+        x: The input, without a batch axis.
+        found: The arrays that :func:`explain` writes, of this sample.
         cmap: A name in :data:`mipin_keras.plot.COLORMAPS`.
 
     Returns:
-        Input, attribution, both together and source signal for an image; bars
-        for features in a row; None for what is neither.
+        For an image, a figure of the input, the attribution, both together
+        and the source signal; for features in a row, a figure of bars; None
+        for other inputs.
     """
     neuron = int(found["neuron"])
     titles = {
@@ -223,17 +237,15 @@ def _draw_image(x: np.ndarray, found: dict[str, np.ndarray], cmap: str, titles: 
     plot.image(x, next(axes), limits, titles["input"])
     plot.heatmap(attribution, next(axes), cmap, title=titles["attribution"])
     grey = np.clip((x.astype(np.float64) - limits[0]) / (limits[1] - limits[0]), 0.0, 1.0)
-    if attribution.shape != x.shape[:2]:  # a feature map's
-        large = keras.ops.image.resize(attribution[..., None], x.shape[:2], data_format="channels_last")
-        attribution = keras.ops.convert_to_numpy(large)
-    plot.overlay(grey, attribution, next(axes), cmap, title="overlay")
+    large = resized(attribution[None], x.shape[:2])[0]  # a feature map is smaller than its image
+    plot.overlay(grey, large, next(axes), cmap, title="overlay")
     if has_source:
         plot.image(found["source_signal"], next(axes), limits, titles["source"])
     return figure
 
 
 def _limits(x: np.ndarray) -> tuple[float, float]:
-    """What is black and white in the input, and then in the source signal too."""
+    """The values drawn as black and white, alike for the input and the source signal."""
     low, high = float(x.min()), float(x.max())
     if 0 <= low and high <= 1:
         return 0.0, 1.0

@@ -23,7 +23,7 @@ from ..innvestigate import PREFIX
 from ..plotting.colormaps import COLORMAPS
 from .explain import explain
 
-# What can go wrong without a mistake of ours: said in one line, without a traceback.
+#: The exceptions that a user's input can cause: reported in one line, without a traceback.
 EXPECTED = (OSError, ValueError, TypeError, ImportError, NotFittedError)
 
 
@@ -31,7 +31,7 @@ class _Parser(argparse.ArgumentParser):
     """A parser whose errors come out as :func:`main` reports all errors."""
 
     def error(self, message: str) -> NoReturn:
-        raise ValueError(f"{message} (see {self.prog} --help)")
+        raise ValueError(f"{message}; see {self.prog} --help")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -155,14 +155,16 @@ def _classes(text: str) -> list[int] | str:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise argparse.ArgumentTypeError(f"expected ints with commas between them, or all, received {text!r}") from None
+        raise argparse.ArgumentTypeError(
+            f"expected ints with commas between them, or all, received {text!r}; write 0,3 or all"
+        ) from None
 
 
 def _option(text: str) -> tuple[str, Any]:
     """``KEY=VALUE``, the value read as a Python literal where it is one."""
     key, equals, value = text.partition("=")
     if not (key.isidentifier() and equals):
-        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, received {text!r}")
+        raise argparse.ArgumentTypeError(f"expected KEY=VALUE, received {text!r}; write it as in rows=None")
     try:
         return key, ast.literal_eval(value)
     except (ValueError, SyntaxError):
@@ -177,7 +179,10 @@ def _explain(args: argparse.Namespace) -> None:
     options = {name: getattr(args, name) for name in named if getattr(args, name) is not None}
     for key, value in args.option:
         if key in options or key in ("classes", "verbose", "neuron_selection_mode"):
-            raise ValueError(f"--option {key}= has a flag of its own; see mipin explain --help")
+            raise ValueError(
+                f"--option: expected an option without a flag, received {key}=, which has a flag of its own; see mipin "
+                "explain --help"
+            )
         options[key] = value
     sys.path.insert(0, os.getcwd())  # as `python -m` has it, for --import
     try:
@@ -195,4 +200,3 @@ def _list_analyzers(args: argparse.Namespace) -> None:
         print(f"{name}: {summary}\n    options: {', '.join(options_of(name))}")
     theirs = [name for name in analyzers() if name not in own]
     print(f"iNNvestigate's own, with its options, where it is installed:\n    {' '.join(theirs)}")
-

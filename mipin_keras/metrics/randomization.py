@@ -17,7 +17,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import integer
+from ..checks import integer, is_integer
 from ..graph.model_graph import ModelGraph
 from ..saving.fingerprint import fingerprint
 from .checks import pairs_of
@@ -96,8 +96,8 @@ def cascading(
         layer randomised. An analyzer of the copy made once explains it as it has become.
 
     Raises:
-        ValueError: The model has no graph or no weights, cannot be copied, or has no layer of a name, all said at
-            once; or, when it is its turn, a layer cannot be built anew from its configuration.
+        ValueError: The model has no graph or no weights, cannot be copied, or has no layer of a name, all in one
+            message; or, when it is its turn, a layer cannot be built anew from its configuration.
 
     Warns:
         UserWarning: A layer is left out, as the weights drawn for it are those that it has.
@@ -201,17 +201,13 @@ def _randomize(name: str, layer: Any, seed: int) -> bool:
 
 
 def _reseeded(config: Any) -> Any:
-    """A layer's configuration with other seeds in place of those that are set."""
+    """A layer's configuration, each seed in it replaced by another."""
     if isinstance(config, dict):
         return {
-            key: random.randint(1, 10**9) if key == "seed" and _is_seed(value) else _reseeded(value)
+            key: random.randint(1, 10**9) if key == "seed" and is_integer(value) else _reseeded(value)
             for key, value in config.items()
         }
     return [_reseeded(entry) for entry in config] if isinstance(config, list) else config
-
-
-def _is_seed(value: Any) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
 
 
 @contextlib.contextmanager

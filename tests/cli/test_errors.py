@@ -21,7 +21,7 @@ def refused(result, *words):
 
 
 def test_files_that_are_not_there(run, files):
-    assert refused(run(model="none.keras"), "none.keras", "found none")
+    assert refused(run(model="none.keras"), "none.keras", "there is no file; check the path")
     assert refused(run(fit="none.npz"), "--fit", "none.npz")
     assert refused(run(explain="none.npz"), "--explain", "none.npz")
     assert refused(run("--load-fit", "none.npz", fit=None), "none.npz")
@@ -80,7 +80,7 @@ def test_data_that_does_not_fit_the_model(run, tmp_path):
         (["--method", "mipim"], ["'mipim'", "'mipin'"]),
         (["--option", "nothing=1"], ["'nothing'", "ridge"]),
         (["--option", "ridge"], ["KEY=VALUE"]),
-        (["--option", "classes=1"], ["flag of its own"]),
+        (["--option", "classes=1"], ["received classes=, which has a flag of its own"]),
         (["--ridge", "-1"], ["ridge", "-1"]),
         (["--ridge", "x"], ["ridge"]),
         (["--global", "--mask-input"], ["mask_input"]),
@@ -97,7 +97,7 @@ def test_data_that_does_not_fit_the_model(run, tmp_path):
         (["--memory", "-1"], ["memory", "-1"]),
         (["--checkpoint", "d", "--method", "pattern.net"], ["'pattern.net' has no checkpoint", "--checkpoint"]),
         (["--nonsense"], ["--nonsense", "--help"]),
-        (["--load-fit", "x.npz"], ["one of --fit", "--load-fit"]),
+        (["--load-fit", "x.npz"], ["one of --fit", "--load-fit", "received both; leave one out"]),
     ],
 )
 def test_options_that_cannot_be(run, tmp_path, flags, words):
@@ -106,7 +106,7 @@ def test_options_that_cannot_be(run, tmp_path, flags, words):
 
 
 def test_neither_fit_nor_load_fit(run):
-    assert refused(run(fit=None), "--fit", "--load-fit")
+    assert refused(run(fit=None), "one of --fit", "--load-fit", "'mipin' needs a fit, received neither")
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,11 @@ def test_a_fit_of_another_model_or_method(run, tmp_path):
     other = tmp_path / "other.keras"
     cnn(SHAPE, seed=1).save(other)
     assert refused(run("--load-fit", tmp_path / "fit.npz", model=other, fit=None), "another model")
-    assert refused(run("--load-fit", tmp_path / "fit.npz", "--method", "mipin.trained", fit=None), "mipin.trained")
+    assert refused(
+        run("--load-fit", tmp_path / "fit.npz", "--method", "mipin.trained", fit=None),
+        "a fit of 'mipin.trained'",
+        "'mipin'",
+    )
 
 
 def test_a_model_that_gives_nan(run, tmp_path):

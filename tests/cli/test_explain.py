@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from mipin_keras.cli.explain import draw
 from mipin_keras.plotting.plot import COLORMAPS
@@ -52,6 +53,9 @@ def test_a_feature_map_is_enlarged_over_its_image():
     heatmap, overlay = (ax.images[-1].get_array() for ax in draw(np.zeros((12, 8, 3)), one).axes[1:])
     np.testing.assert_allclose(heatmap, one["attribution"].sum(axis=-1))
     assert overlay.shape[:2] == (12, 8)
+    # The opacity of the overlay is the strength of the resized map: half-pixel centres, as TensorFlow resizes.
+    large = np.abs(tf.image.resize(one["attribution"].sum(axis=-1)[..., None], (12, 8), "bilinear"))[..., 0]
+    np.testing.assert_allclose(overlay[..., 3], 0.9 * large / large.max(), atol=1e-6)
 
 
 def test_channels_that_are_no_colours():
