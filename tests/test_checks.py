@@ -10,7 +10,16 @@ from mipin_keras import checks
     ("value", "known"), [("a", ("a", "b")), (None, (None, "abs")), (0, (0, 1, 2)), (True, (True, False))]
 )
 def test_one_of_takes_what_is_known(value, known):
-    checks.one_of("option", value, known)
+    assert checks.one_of("option", value, known) == value
+
+
+@pytest.mark.parametrize(
+    ("value", "known", "taken"),
+    [(np.int64(2), (0, 1, 2), 2), (np.bool_(True), (True, False), True), (np.str_("a"), ("a", "b"), "a")],
+)
+def test_one_of_takes_numpys_scalars_as_pythons(value, known, taken):
+    found = checks.one_of("option", value, known)
+    assert found == taken and type(found) is type(taken)
 
 
 @pytest.mark.parametrize(
@@ -18,6 +27,7 @@ def test_one_of_takes_what_is_known(value, known):
     [
         ("c", ("a", "b")), ("A", ("a",)), (None, ("a",)), (True, (0, 1)), (1, (True, False)), (1.0, (0, 1)),
         (["a"], ("a",)), (np.array(["a"]), ("a",)), (float("nan"), (0,)), ("", (None, "abs")),
+        (np.True_, (0, 1)), (np.int64(1), (True, False)), (np.float32(1), (0, 1)),
     ],
 )  # fmt: skip
 def test_one_of_says_what_is_known_and_what_came(value, known):

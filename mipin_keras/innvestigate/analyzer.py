@@ -18,13 +18,13 @@ from ..analyzer import MEMORY, Analyzer
 from ..saving.held_weights import HeldWeights
 from .twin import Twin
 
-#: Where the names of iNNvestigate's analyzers begin in the catalogue.
+#: The beginning of the names of iNNvestigate's analyzers in the registry.
 PREFIX = "innvestigate:"
 
 _RULES = ("rule", "bn_layer_rule")
 _ALPHA_BETA = (*_RULES, "alpha", "beta", "bias")
 
-#: The analyzers of iNNvestigate 2.1.2, and the options of their base classes that each has set for good.
+#: The analyzers of iNNvestigate 2.1.2, and the options of their base classes that each has fixed.
 NAMES: dict[str, tuple[str, ...]] = {
     "input": (),
     "random": (),
@@ -58,35 +58,39 @@ NAMES: dict[str, tuple[str, ...]] = {
 
 
 def legacy_keras() -> bool:
-    """Whether ``tf.keras`` is tf-keras in this process, which iNNvestigate needs."""
+    """Whether ``tf.keras`` is tf-keras in this process, as iNNvestigate needs."""
     return tf.keras.Model is importlib.import_module("tf_keras").Model  # noqa: TID251 - what iNNvestigate will get
 
 
 def import_innvestigate(*, check_keras: bool = True) -> Any:
-    """The module ``innvestigate.analyzer``.
+    """Import the module ``innvestigate.analyzer``.
 
     Args:
-        check_keras: Whether to look too if ``tf.keras`` is tf-keras.
+        check_keras: Whether to check too that ``tf.keras`` is tf-keras.
+
+    Returns:
+        The module.
 
     Raises:
-        ImportError: If it, or tf-keras, cannot be imported, or ``tf.keras`` is
-            Keras 3, with what to do.
+        ImportError: If iNNvestigate or tf-keras cannot be imported, or
+            ``tf.keras`` is Keras 3.
     """
     try:
         module = importlib.import_module("innvestigate.analyzer")
         if check_keras and not legacy_keras():
-            raise ImportError("tf.keras is not tf-keras: the variable was not set in time")
+            raise ImportError("tf.keras is not tf-keras: the variable was set too late")
     except Exception as problem:
         raise ImportError(
-            "iNNvestigate cannot be imported: pip install 'mipin-keras[innvestigate]', then "
+            "expected iNNvestigate on tf-keras, received an error on its import "
+            f"({type(problem).__name__}: {problem}); pip install 'mipin-keras[innvestigate]', then "
             "pip install --no-deps --ignore-requires-python innvestigate==2.1.2, and set TF_USE_LEGACY_KERAS=1 in "
-            f"the environment before TensorFlow is imported ({type(problem).__name__}: {problem})"
+            "the environment before TensorFlow is imported"
         ) from problem
     return module
 
 
 def close(found: np.ndarray, wanted: np.ndarray, tolerance: float) -> bool:
-    """Whether two arrays differ by at most ``tolerance`` of the largest value; never where one is not finite."""
+    """Whether two arrays differ by at most ``tolerance`` of the largest value; False where one is not finite."""
     with np.errstate(invalid="ignore"):  # infinity less infinity
         return bool(np.abs(found - wanted).max() <= tolerance * np.abs(wanted).max())
 
@@ -95,23 +99,27 @@ class InnvestigateAnalyzer(Analyzer):
     """An analyzer of iNNvestigate 2.1.2, its own code and its own numbers, defects included.
 
     iNNvestigate runs on a tf-keras twin of the model, in a TensorFlow graph
-    and session of the analyzer's own; eager Keras 3 goes on beside it. The
-    weights are copied when the analyzer is made, and again when an
-    :meth:`analyze` finds that they have changed by then.
+    and session of the analyzer's own; eager Keras 3 is not affected. The
+    weights are copied when the analyzer is created, and again when
+    :meth:`analyze` finds that they have changed since.
 
     While iNNvestigate works, tf-keras' private flag
-    ``_UNSAFE_GRAPH_OP_LAYER_CREATION`` is set, for the whole process, and put
-    back after: without it a deep network takes minutes
-    (:meth:`mipin_keras.innvestigate.twin.Twin.inside`). Its numbers are the same.
+    ``_UNSAFE_GRAPH_OP_LAYER_CREATION`` is set, for the whole process, and reset
+    after: without it a deep network takes minutes
+    (:meth:`mipin_keras.innvestigate.twin.Twin.inside`). The numbers are the
+    same.
+
+    Source: Alber et al., "iNNvestigate neural networks!" (JMLR 2019), and its
+    code.
 
     Args:
         model, neuron_selection_mode, output_layer: See
             :class:`mipin_keras.Analyzer`.
-        **options: What iNNvestigate's class takes: :meth:`known_options`.
+        **options: The options of iNNvestigate's class: :meth:`known_options`.
 
     Raises:
         ImportError: If iNNvestigate or tf-keras is not installed, or
-            ``tf.keras`` is not tf-keras, with what to do.
+            ``tf.keras`` is not tf-keras.
         TypeError: For an option that iNNvestigate's class does not have.
         ValueError: For layers that tf-keras cannot rebuild; for a model or a
             value that iNNvestigate refuses.
@@ -133,18 +141,21 @@ class InnvestigateAnalyzer(Analyzer):
         known = self.known_options()
         unknown = sorted(set(options) - set(known))
         if unknown:
-            raise TypeError(f"{self.name!r} has no option {', '.join(map(repr, unknown))}; it has {known}")
-        # Lists, as JSON has them: what comes back from a file is then what was given.
-        self.options |= {key: list(value) if isinstance(value, tuple) else value for key, value in options.items()}
+            raise TypeError(
+                f"expected options of {self.name!r}, {known}, received {', '.join(map(repr, unknown))}, which it has "
+                "no option for; leave it out"
+            )
+        # Lists and Python's numbers, as JSON has them: the options from a file then equal those given.
+        self.options |= {key: _for_json(value) for key, value in options.items()}
         self._own = copy.deepcopy(options)
         self._indexed: Any = None
         if isinstance(self._own.get("input_layer_rule"), list):
-            self._own["input_layer_rule"] = tuple(self._own["input_layer_rule"])  # it knows bounds by their being one
+            self._own["input_layer_rule"] = tuple(self._own["input_layer_rule"])  # it takes only a tuple for bounds
         self._make()
 
     @classmethod
     def known_options(cls) -> list[str]:
-        """The options that the analyzer takes: ours, and those of iNNvestigate's class and its bases.
+        """The options that the analyzer takes: this class's, and those of iNNvestigate's class and its bases.
 
         Raises:
             ImportError: Without iNNvestigate.
@@ -169,10 +180,10 @@ class InnvestigateAnalyzer(Analyzer):
         found = self._twin.logits(self._probe)
         if self._finite and not close(found, self._wanted, 1e-3):
             raise RuntimeError(
-                "tf-keras computes something else than Keras 3 on this model: expected the same logits, received ones "
-                f"that differ by up to {np.abs(found - self._wanted).max():g}, where the largest is "
-                f"{np.abs(self._wanted).max():g}. The analyzers whose names do not begin with 'innvestigate:' may "
-                "take it"
+                "expected the same logits from tf-keras as from Keras 3, received ones that differ by up to "
+                f"{np.abs(found - self._wanted).max():g}, where the largest is {np.abs(self._wanted).max():g}: "
+                "tf-keras computes something else than Keras 3 on this model; take an analyzer whose name does not "
+                "begin with 'innvestigate:'"
             )
         mode = "index" if callable(self.neuron_selection_mode) else self.neuron_selection_mode
         with self._running(ValueError):
@@ -181,7 +192,7 @@ class InnvestigateAnalyzer(Analyzer):
             )
 
     def _probes(self) -> np.ndarray:
-        """Two samples, always the same ones."""
+        """Two fixed samples, of shape ``(2, *input shape)``."""
         shape = [2, *(64 if size is None else size for size in self.graph.shapes[self.graph.input])]
         rng = np.random.default_rng(0)
         if keras.backend.is_int_dtype(self.model.inputs[0].dtype):
@@ -190,25 +201,32 @@ class InnvestigateAnalyzer(Analyzer):
 
     @contextlib.contextmanager
     def _running(self, of_values: type[Exception]) -> Iterator[None]:
-        """In this block iNNvestigate may be called; what it raises is said in our words.
+        """A context in which iNNvestigate may be called; its errors come out with its name and this analyzer's types.
 
         Args:
-            of_values: What to raise for a ValueError of iNNvestigate's.
+            of_values: The type to raise for a ValueError of iNNvestigate's.
         """
         refusal = importlib.import_module("innvestigate.analyzer.base").NotAnalyzeableModelException
         try:
             with self._twin.inside():
                 yield
         except refusal as problem:
-            raise ValueError(f"iNNvestigate's own {self._key} refuses the model: {problem}") from problem
+            raise ValueError(
+                f"expected a model that iNNvestigate's own {self._key} takes, received one that it refuses: "
+                f"{problem}; take an analyzer whose name does not begin with 'innvestigate:'"
+            ) from problem
         except Exception as problem:
             if type(problem) is NotImplementedError and not problem.args:
                 raise RuntimeError(
-                    f"iNNvestigate's own {self._key} refuses the model: a model check that is meant to warn raises an "
-                    "empty NotImplementedError in 2.1.2; disable_model_checks=True goes past it, and past all others"
+                    f"expected a model that iNNvestigate's own {self._key} takes, received one that it refuses: a "
+                    "model check that is meant to warn raises an empty NotImplementedError in 2.1.2; "
+                    "disable_model_checks=True skips it, and all other checks"
                 ) from problem
-            kind = of_values if isinstance(problem, ValueError) else RuntimeError
-            raise kind(f"iNNvestigate's own {self._key} failed: {type(problem).__name__}: {problem}") from problem
+            error = of_values if isinstance(problem, ValueError) else RuntimeError
+            raise error(
+                f"expected iNNvestigate's own {self._key} to run, received {type(problem).__name__}: {problem}; look "
+                "at its options, or take an analyzer whose name does not begin with 'innvestigate:'"
+            ) from problem
 
     def analyze(
         self,
@@ -219,7 +237,7 @@ class InnvestigateAnalyzer(Analyzer):
         memory: float = MEMORY,
         reduce: str | None = None,
     ) -> np.ndarray:
-        """As :meth:`mipin_keras.Analyzer.analyze`; in iNNvestigate's numbers, which may be NaN where it divides by 0.
+        """As :meth:`mipin_keras.Analyzer.analyze`; with iNNvestigate's numbers, which may be NaN where it divides by 0.
 
         Raises:
             RuntimeError: If iNNvestigate fails.
@@ -231,7 +249,7 @@ class InnvestigateAnalyzer(Analyzer):
     def _of_index(self) -> Analyzer:
         if self.neuron_selection_mode == "index" or callable(self.neuron_selection_mode):
             return super()._of_index()
-        if self._indexed is None:  # iNNvestigate knows its mode from its making
+        if self._indexed is None:  # iNNvestigate's analyzers take their mode when they are created
             self._indexed = super()._of_index()
             self._indexed._make()
         return self._indexed
@@ -254,7 +272,15 @@ class InnvestigateAnalyzer(Analyzer):
         return found
 
 
-def _of(key: str) -> type[Analyzer]:
+def _for_json(value: Any) -> Any:
+    """An option's value as JSON holds it, where it can: tuples as lists, NumPy's scalars as Python's."""
+    if isinstance(value, tuple | list):
+        return [_for_json(entry) for entry in value]
+    return value.item() if isinstance(value, np.generic) else value
+
+
+def _class_of(key: str) -> type[Analyzer]:
+    """The analyzer class for one of iNNvestigate's names."""
     words = "".join(word.capitalize() for word in key.replace(".", "_").split("_"))
     members = {
         "name": PREFIX + key,
@@ -266,5 +292,5 @@ def _of(key: str) -> type[Analyzer]:
     return type(f"Innvestigate{words}", (InnvestigateAnalyzer,), members)
 
 
-#: The analyzers of iNNvestigate by their names in the catalogue.
-INNVESTIGATE: dict[str, type[Analyzer]] = {PREFIX + key: _of(key) for key in NAMES}
+#: The analyzers of iNNvestigate by their names in the registry.
+INNVESTIGATE: dict[str, type[Analyzer]] = {PREFIX + key: _class_of(key) for key in NAMES}

@@ -19,7 +19,7 @@ import tensorflow as tf
 from ..graph import activations
 from ..graph.model_graph import ModelGraph, Step
 
-# Layers of Keras 3 that tf-keras has under the same name and that compute the same there.
+# The layers of Keras 3 that tf-keras has under the same name and that compute the same there.
 _SPATIAL = (
     "Conv", "MaxPooling", "AveragePooling", "GlobalMaxPooling", "GlobalAveragePooling", "ZeroPadding", "Cropping",
     "UpSampling", "SpatialDropout",
@@ -38,20 +38,20 @@ LAYERS = frozenset(
 #: keras.ops (and +, -, * between tensors) that stand for a layer.
 _OPERATIONS = frozenset({"Add", "Subtract", "Multiply", "Maximum", "Minimum", "Concatenate"})
 
-#: Functions of keras.activations that tf-keras' of this name compute too. Not hard_sigmoid: another formula there.
+#: Functions of keras.activations, and tf-keras' names for them. Not hard_sigmoid, which has another formula there.
 _ACTIVATIONS = {
     name: name
     for name in ("elu", "exponential", "gelu", "linear", "mish", "relu", "selu", "sigmoid", "softmax", "softplus",
                  "softsign", "tanh")
 } | {"silu": "swish"}  # fmt: skip
 
-# Those that tf-keras has as a layer only.
+# The activations that tf-keras has as a layer only.
 _ACTIVATION_LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "relu6": ("ReLU", {"max_value": 6.0}),
     "leaky_relu": ("LeakyReLU", {"alpha": 0.2}),
 }
 
-# What a layer's get_config has that changes nothing at inference, or that the twin sets itself.
+# The entries of a layer's get_config that change nothing at inference, or that the twin sets itself.
 _NEEDLESS = frozenset(
     {
         "name", "trainable", "dtype", "seed", "activation", "lora_rank", "lora_alpha", "quantization_config",
@@ -61,20 +61,25 @@ _NEEDLESS = frozenset(
 _RENAMED = {("LeakyReLU", "negative_slope"): "alpha"}
 
 
-class _Refused(Exception):
-    """Why a step has no twin."""
+class _RefusedError(Exception):
+    """The error for a step that tf-keras cannot rebuild; the message is the reason."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """One layer of the twin: its class in tf-keras, and what it is made of.
+    """One layer of the twin, before it is built.
 
-    ``weights`` are NumPy arrays in the order of ``set_weights``; ``inputs``
-    and ``output`` are ids of tensors as in :class:`ModelGraph`.
+    Attributes:
+        step: The step of the Keras 3 model.
+        layer_type: The name of the layer's class in tf-keras.
+        arguments: The arguments of that class.
+        weights: float32 arrays in the order of ``set_weights``.
+        inputs: The ids of the input tensors, as in :class:`ModelGraph`.
+        output: The id of the output tensor.
     """
 
     step: Step
-    kind: str
+    layer_type: str
     arguments: dict[str, Any]
     weights: list[np.ndarray]
     inputs: tuple[int, ...]
@@ -82,10 +87,11 @@ class Recipe:
 
 
 def recipes(graph: ModelGraph) -> list[Recipe]:
-    """What the twin of ``graph`` is built from; one layer for each step, save that a built-in activation stays in.
+    """The layers of the twin of ``graph``: one for each step; a built-in activation stays in its layer.
 
     Raises:
-        ValueError: In one message for all steps that tf-keras cannot rebuild.
+        ValueError: If tf-keras cannot rebuild some steps; one message names
+            all of them.
     """
     found, refused, skip = [], [], -1
     for step in graph.steps:
@@ -99,9 +105,9 @@ def recipes(graph: ModelGraph) -> list[Recipe]:
             if name not in (None, "linear") and own and follower.inputs == (step.output,):
                 activation, output, skip = str(name), follower.output, follower.index
         try:
-            kind, arguments, weights = _recipe(step, activation)
-            found.append(Recipe(step, kind, arguments, weights, step.inputs, output))
-        except _Refused as why:
+            layer_type, arguments, weights = _recipe(step, activation)
+            found.append(Recipe(step, layer_type, arguments, weights, step.inputs, output))
+        except _RefusedError as why:
             refused.append(f"{step}: {why}")
     if refused:
         raise _cannot_rebuild(refused)
@@ -110,8 +116,8 @@ def recipes(graph: ModelGraph) -> list[Recipe]:
 
 def _cannot_rebuild(refused: list[str]) -> ValueError:
     return ValueError(
-        f"expected a model that tf-keras can rebuild for iNNvestigate, received {'; '.join(refused)}. The analyzers "
-        "whose names do not begin with 'innvestigate:' run on the Keras 3 model itself and may take it"
+        f"expected a model that tf-keras can rebuild for iNNvestigate, received {', and '.join(refused)}; take an "
+        "analyzer whose name does not begin with 'innvestigate:', which runs on the Keras 3 model itself"
     )
 
 
@@ -119,16 +125,16 @@ def _recipe(step: Step, activation: str) -> tuple[str, dict[str, Any], list[np.n
     layer = step.layer
     args, kwargs = step.arguments
     if not step.linear and any(value is not None for key, value in kwargs.items() if key not in ("training", "axis")):
-        raise _Refused(f"called with {sorted(kwargs)}")
+        raise _RefusedError(f"called with {sorted(kwargs)}")
     if not isinstance(layer, keras.layers.Layer):
         return (*_operation(step), [])
     base = next((base for base in type(layer).__mro__ if getattr(keras.layers, base.__name__, None) is base), None)
     if base is None or base.__name__ not in LAYERS or not hasattr(_tf_keras().layers, base.__name__):
-        raise _Refused("no such layer in tf-keras, or none that computes the same")
+        raise _RefusedError("no such layer in tf-keras, or none that computes the same")
     if activations.overrides_call(layer, base):
-        raise _Refused("a subclass with a call of its own")
-    kind = base.__name__
-    if kind == "Activation":
+        raise _RefusedError("a subclass with a call of its own")
+    layer_type = base.__name__
+    if layer_type == "Activation":
         return (*_activation(activations.function_name(layer.activation)), [])
     arguments = _arguments(layer, base)
     if step.linear:
@@ -136,22 +142,24 @@ def _recipe(step: Step, activation: str) -> tuple[str, dict[str, Any], list[np.n
     elif hasattr(layer, "activation"):
         name = activations.function_name(layer.activation)
         if name not in _ACTIVATIONS:
-            raise _Refused(f"tf-keras has no activation {name or layer.activation!r} that computes the same")
+            raise _RefusedError(f"tf-keras has no activation {name or layer.activation!r} that computes the same")
         arguments["activation"] = _ACTIVATIONS[name]
-    return kind, arguments, [np.asarray(weight, np.float32) for weight in layer.get_weights()]
+    return layer_type, arguments, [np.asarray(weight, np.float32) for weight in layer.get_weights()]
 
 
 def _activation(name: str) -> tuple[str, dict[str, Any]]:
     if name in _ACTIVATION_LAYERS:
         return _ACTIVATION_LAYERS[name]
     if name not in _ACTIVATIONS:
-        raise _Refused(f"tf-keras has no activation {name or '(not of keras.activations)'!r} that computes the same")
+        raise _RefusedError(
+            f"tf-keras has no activation {name or '(not of keras.activations)'!r} that computes the same"
+        )
     return "Activation", {"activation": _ACTIVATIONS[name]}
 
 
 def _operation(step: Step) -> tuple[str, dict[str, Any]]:
     """The layer that stands for a ``keras.ops`` call."""
-    layer, kind = step.layer, type(step.layer).__name__
+    layer, operation = step.layer, type(step.layer).__name__
     name = activations.activation_name(layer)
     given = keras.tree.flatten(step.arguments[0])
     constant = any(isinstance(leaf, int | float | np.ndarray | tf.Tensor) for leaf in given)
@@ -165,37 +173,37 @@ def _operation(step: Step) -> tuple[str, dict[str, Any]]:
         if name == "softmax":
             return "Softmax", {"axis": layer.axis}
         if name == "gelu" and layer.approximate:
-            raise _Refused("tf-keras has no layer for the approximate gelu")
+            raise _RefusedError("tf-keras has no layer for the approximate gelu")
         return _activation(name)
-    if kind not in _OPERATIONS or constant or not type(layer).__module__.startswith("keras."):
-        raise _Refused("an operation that tf-keras has no layer for")
-    if kind == "Concatenate":
-        return kind, {"axis": layer.axis}
+    if operation not in _OPERATIONS or constant or not type(layer).__module__.startswith("keras."):
+        raise _RefusedError("an operation that tf-keras has no layer for")
+    if operation == "Concatenate":
+        return operation, {"axis": layer.axis}
     if len(set(step.input_shapes)) != 1 or len(step.inputs) != 2:
-        raise _Refused("an operation on other than two tensors of one shape")
-    return kind, {}
+        raise _RefusedError("an operation on other than two tensors of one shape")
+    return operation, {}
 
 
 def _arguments(layer: Any, base: type) -> dict[str, Any]:
     """The layer's settings under the names of tf-keras' class."""
-    kind = base.__name__
-    theirs, ours = _parameters(getattr(_tf_keras().layers, kind)), _parameters(base)
+    layer_type = base.__name__
+    theirs, ours = _parameters(getattr(_tf_keras().layers, layer_type)), _parameters(base)
     arguments = {}
     for key, value in layer.get_config().items():
         if key in _NEEDLESS or key.endswith(("_initializer", "_regularizer", "_constraint")):
             continue
-        name = _RENAMED.get((kind, key), key)
+        name = _RENAMED.get((layer_type, key), key)
         if name in theirs:
             arguments[name] = value
         elif not (key == "data_format" or value in (None, False) or (key in ours and ours[key] == value)):
-            raise _Refused(f"tf-keras has no {key}={value!r}")
+            raise _RefusedError(f"tf-keras has no {key}={value!r}")
     return arguments
 
 
-def _parameters(kind: type) -> dict[str, Any]:
+def _parameters(layer_class: type) -> dict[str, Any]:
     """The arguments of a layer class and their defaults, without those that every layer has."""
     found: dict[str, Any] = {}
-    for base in kind.__mro__:
+    for base in layer_class.__mro__:
         if base.__name__ in ("Layer", "Module", "object"):
             break
         if "__init__" in vars(base):
@@ -214,10 +222,11 @@ class Twin:
         graph: The Keras 3 model. Its weights are read here, once.
 
     Raises:
-        ValueError: For layers that tf-keras cannot rebuild, all named.
+        ValueError: For layers that tf-keras cannot rebuild; one message names
+            all of them.
 
     Attributes:
-        model: The tf-keras model; to be used within :meth:`inside` only.
+        model: The tf-keras model, for use within :meth:`inside` only.
     """
 
     def __init__(self, graph: ModelGraph):
@@ -231,10 +240,10 @@ class Twin:
 
     @contextlib.contextmanager
     def inside(self) -> Iterator[None]:
-        """In this block tf-keras works in the twin's graph and session; no Keras 3 model may be touched in it.
+        """A context in which tf-keras works in the twin's graph and session; no Keras 3 model may be used in it.
 
         While it lasts, tf-keras' private ``_UNSAFE_GRAPH_OP_LAYER_CREATION``
-        is set, and it is put back after. iNNvestigate calls raw TensorFlow
+        is set; it is reset after. iNNvestigate calls raw TensorFlow
         operations on Keras tensors; without the flag tf-keras searches the
         whole graph at each of them, which takes minutes on a deep network.
         """
@@ -252,7 +261,7 @@ class Twin:
                 backend._SESSION.session = session
 
     def logits(self, x: np.ndarray) -> np.ndarray:
-        """The twin's own logits, float32 ``(n, units)``; also initialises its variables."""
+        """The twin's own logits, float32 ``(n, neurons)``; also initialises its variables."""
         with self.inside():
             return np.asarray(self.model.predict_on_batch(x), np.float32)
 
@@ -264,8 +273,10 @@ class Twin:
         weights: list[tuple[Any, np.ndarray]] = []
         for recipe in made:
             try:
-                layer = getattr(tf_keras.layers, recipe.kind)(name=_name(recipe.step.name, taken), **recipe.arguments)
-                if recipe.kind == "BatchNormalization":
+                layer = getattr(tf_keras.layers, recipe.layer_type)(
+                    name=_name(recipe.step.name, taken), **recipe.arguments
+                )
+                if recipe.layer_type == "BatchNormalization":
                     layer.trainable = False  # its moving statistics, as predict() takes them
                 inputs = [tensors[tensor_id] for tensor_id in recipe.inputs]
                 tensors[recipe.output] = layer(inputs if len(inputs) > 1 else inputs[0])
@@ -274,20 +285,23 @@ class Twin:
                     raise ValueError(f"its weights have the shapes {shapes}, not {given}")
                 weights += zip(layer.weights, recipe.weights, strict=True)
             except (TypeError, ValueError, NotImplementedError) as problem:
-                refused.append(f"{recipe.step}: tf-keras says {problem}")
+                refused.append(f"{recipe.step}: tf-keras raises {type(problem).__name__}: {problem}")
                 break
         if refused:
             raise _cannot_rebuild(refused)
         if graph.output == graph.input:
-            raise ValueError("expected a model with at least one layer before its softmax, received none")
+            raise ValueError(
+                "expected a model with at least one layer before its softmax, received none; there is nothing to "
+                "explain"
+            )
         tf_keras.backend.batch_set_value(weights)  # all at once: layer by layer is slow on a deep model
         return tf_keras.Model(x, tensors[graph.output], name="twin")
 
 
 def _name(wanted: str, taken: set[str]) -> str:
-    """A name that a TensorFlow graph takes, near ``wanted``, that no other layer of the twin has."""
-    # With a word before it that tf-keras does not begin with: the layers that iNNvestigate adds are named by tf-keras,
-    # "activation" and on, and two of a name are an error.
+    """A name like ``wanted`` for TensorFlow, unlike those of the twin's other layers; added to ``taken``."""
+    # The prefix keeps the name apart from those that tf-keras gives the layers that iNNvestigate adds, such as
+    # "activation": two layers of one name are an error.
     base = "twin_" + re.sub(r"[^A-Za-z0-9_.-]", "_", wanted)
     name, count = base, 1
     while name.lower() in {other.lower() for other in taken}:
