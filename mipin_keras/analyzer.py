@@ -5,9 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import inspect
-import math
-import operator
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import keras
@@ -15,18 +13,13 @@ import numpy as np
 import tensorflow as tf
 
 from . import targets
+from .batching import MEMORY, Batching
 from .channels import REDUCTIONS, check_axes, reduced
-from .checks import NotFittedError, integer, number, one_of
-from .data.batches import Batches, checked
+from .checks import index, not_fitted, one_of
+from .data.batches import Batches
 from .data.progress import Progress
-from .graph import propagation
 from .graph.model_graph import ModelGraph
-from .saving.archive import Archived
-
-#: GiB that an analysis may take beside the model, unless told otherwise.
-MEMORY = 2.0
-#: Most samples at once that an analysis takes of itself.
-MOST_SAMPLES = 128
+from .saving.archive import Serializable
 
 
 class LayerExplanation(NamedTuple):
@@ -42,7 +35,7 @@ class LayerExplanation(NamedTuple):
     source_signal: np.ndarray | None = None
 
 
-class Analyzer(Archived):
+class Analyzer(Batching, Serializable):
     """What every method has in common.
 
     Args:
@@ -50,7 +43,7 @@ class Analyzer(Archived):
             and one output, channels_last. A final softmax or sigmoid is left
             off: logits are explained.
         neuron_selection_mode: ``"max_activation"``, ``"index"``, ``"all"``,
-            or a callable from logits ``(n, units)`` to indices ``(n,)``.
+            or a callable from logits ``(n, neurons)`` to indices ``(n,)``.
         output_layer: Name of a layer whose output is explained instead of the
             model's.
 
@@ -59,16 +52,13 @@ class Analyzer(Archived):
             :func:`mipin_keras.targets.check_mode`.
 
     Attributes:
-        name: The name in the catalogue.
+        name: The name in the registry.
         options: What it was made with, for files.
     """
 
     name: str = "analyzer"
     #: Options of a base class that this one has set for good.
     _fixed: ClassVar[frozenset[str]] = frozenset()
-    #: What an analysis holds of one sample at its peak, in multiples of all that the network makes of it: measured by
-    #: ``python -m benchmarks memory``, and rounded up by a third or more.
-    _held_at_once: float = 1.8
 
     def __init__(
         self,
@@ -78,11 +68,9 @@ class Analyzer(Archived):
         output_layer: str | None = None,
     ):
         targets.check_mode(neuron_selection_mode)
+        super().__init__(ModelGraph(model, output_layer))
         self.model = model
         self.neuron_selection_mode = neuron_selection_mode
-        self.graph = ModelGraph(model, output_layer)
-        self._constants: list[Any] = []
-        self._sizes: dict[tuple, int] = {}
         self.options: dict[str, Any] = {"neuron_selection_mode": neuron_selection_mode, "output_layer": output_layer}
 
     @classmethod
@@ -116,8 +104,8 @@ class Analyzer(Archived):
         Args:
             X: An array ``(n, *input shape)``, or any other source that
                 :class:`mipin_keras.data.batches.Batches` takes.
-            y: Labels, as Keras' own fit takes them; not used. An int in this
-                place is the ``batch_size``, as in iNNvestigate.
+            y: Labels, as Keras' own fit takes them; not used. An int here is
+                the ``batch_size``, as in iNNvestigate.
             batch_size: Samples a batch, where ``X`` is an array.
             steps: Batches a pass.
             verbose: 0 silent, 1 bars, 2 lines.
@@ -136,7 +124,7 @@ class Analyzer(Archived):
         if isinstance(y, int | np.integer) and not isinstance(y, bool):
             batch_size = int(y)
         elif y is not None and (isinstance(y, str) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__iter__")):
-            raise ValueError(f"expected y to be labels, or an integer batch size, received {y!r}")
+            raise ValueError(f"expected y to be labels, or an integer batch size, received {y!r}; leave y out")
         return Batches(X, self.graph.shapes[self.graph.input], batch_size, steps, self.graph.model.inputs[0].dtype)
 
     # Analyzing
@@ -190,39 +178,6 @@ class Analyzer(Archived):
         """
         return self._maps(self._analyze, X, neuron_selection, self._batch_size(X, batch_size, memory), reduce)
 
-    def _batch_size(self, X: Any, batch_size: int | None, memory: float) -> int:
-        """How many samples of ``X`` to take at once."""
-        budget = number("memory", memory, 0) * (1 << 30)
-        if batch_size is not None:
-            return integer("batch_size", batch_size, 1)
-        return max(1, int(min(MOST_SAMPLES, budget / (self._held_at_once * self._sample_bytes(X)))))
-
-    def _sample_bytes(self, X: Any) -> int:
-        """Bytes of all that the network makes of one sample of ``X``."""
-        shape = tuple(self.graph.shapes[self.graph.input])
-        given = tuple(np.shape(X)[1:])
-        if None in shape and len(given) == len(shape):
-            shape = given
-        if shape not in self._sizes:
-            wide = any(getattr(step.layer, "compute_dtype", None) == "float64" for step in self.graph.steps)
-            self._sizes[shape] = (8 if wide else 4) * self._numbers_made(shape)
-        return self._sizes[shape]
-
-    def _numbers_made(self, shape: tuple[int | None, ...]) -> int:
-        shapes = [shape, *(step.output_shape for step in self.graph.steps)]
-        if any(None in one for one in shapes):
-            # What is open in the model, or in one nested in it, is traced for a sample of this shape.
-            spec = tf.TensorSpec((1, *(size or 64 for size in shape)), self.graph.model.inputs[0].dtype)
-            made: list[tuple[int | None, ...]] = []
-
-            @tf.function(input_signature=[spec], autograph=False)
-            def look(x: tf.Tensor) -> None:
-                made.extend(tuple(tensor.shape[1:]) for tensor in propagation.forward(self.graph, x).values())
-
-            look.get_concrete_function()
-            shapes = made
-        return sum(math.prod(size or 64 for size in one) for one in shapes)
-
     def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
         raise NotImplementedError
 
@@ -230,7 +185,7 @@ class Analyzer(Archived):
         self, function: Callable, X: Any, neuron_selection: Any, batch_size: int, reduce: str | None
     ) -> np.ndarray:
         """As :meth:`_batched`, with each batch's maps reduced before the next batch's are made."""
-        one_of("reduce", reduce, (None, *REDUCTIONS))
+        reduce = one_of("reduce", reduce, (None, *REDUCTIONS))
         if reduce is None:
             return self._batched(function, X, neuron_selection, batch_size)
         how = reduce
@@ -252,7 +207,7 @@ class Analyzer(Archived):
         batch_size: int | None = None,
         memory: float = MEMORY,
     ) -> dict[str, LayerExplanation]:
-        """Explain the model's output at the layers on the way, all in one walk.
+        """Explain the model's output at the layers on the way, all in one pass back over them.
 
         Args:
             X, neuron_selection, batch_size, memory: As for :meth:`analyze`.
@@ -292,7 +247,7 @@ class Analyzer(Archived):
         if not wanted or not way.issuperset(wanted.values()):
             raise ValueError(
                 f"expected layers from the explanation's end to the last before the output, some of {list(known)}, "
-                f"received {layers!r}"
+                f"received {layers!r}; name some of these, or None for all"
             )
         return wanted
 
@@ -301,8 +256,8 @@ class Analyzer(Archived):
     ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         """By the names in ``tensor_ids``, the attribution and the source signal at the tensor of each id."""
         raise NotImplementedError(
-            f"{self.name!r} explains the model's input and keeps nothing of the layers before it; for the layers take "
-            "a method that walks back over them, such as 'gradient', 'lrp.epsilon' or 'mipin'"
+            f"expected a method that goes back over the layers, received {self.name!r}, which explains the model's "
+            "input alone; for the layers take 'gradient', 'lrp.epsilon' or 'mipin'"
         )
 
     def analyze_class(
@@ -319,7 +274,7 @@ class Analyzer(Archived):
 
         Args:
             X: An array ``(n, *input shape)``, or any other source that
-                :class:`mipin_keras.data.batches.Batches` takes; walked once.
+                :class:`mipin_keras.data.batches.Batches` takes; read once.
             neuron: The output neuron, whatever the analyzer's
                 ``neuron_selection_mode``.
             batch_size: Samples a batch, where ``X`` is an array.
@@ -338,17 +293,19 @@ class Analyzer(Archived):
                 different shapes.
         """
         if not self.fitted:
-            raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
-        if isinstance(neuron, bool) or not isinstance(neuron, int | np.integer) or not 0 <= neuron < self.graph.neurons:
-            raise ValueError(f"expected neuron to be an int from 0 to {self.graph.neurons - 1}, received {neuron!r}")
-        one_of("verbose", verbose, (0, 1, 2))
+            raise not_fitted(self.name)
+        neuron = index("neuron", neuron, self.graph.neurons)
+        verbose = one_of("verbose", verbose, (0, 1, 2))
         analyzer, batches = self._of_index(), self.batches(X, None, batch_size, steps)
         progress = Progress(batches.steps, verbose)
         total, samples = np.zeros(()), 0
         for i, x in enumerate(batches, 1):
-            maps = analyzer.analyze(x, int(neuron), memory=memory)
+            maps = analyzer.analyze(x, neuron, memory=memory)
             if samples and maps.shape[1:] != total.shape:
-                raise ValueError(f"expected maps of one shape for a mean, received {total.shape} and {maps.shape[1:]}")
+                raise ValueError(
+                    f"expected maps of one shape for a mean, received {total.shape} and {maps.shape[1:]}; give samples "
+                    "of one shape"
+                )
             total = total + maps.sum(axis=0, dtype=np.float64)
             samples += len(x)
             progress.update(i)
@@ -368,68 +325,11 @@ class Analyzer(Archived):
             X, batch_size, memory: As for :meth:`analyze`.
 
         Returns:
-            float32 of shape ``(n, units)``.
+            float32 of shape ``(n, neurons)``.
         """
         most = self._batch_size(X, batch_size, memory)
         return self._batched(lambda x, _: self._logits(tf.convert_to_tensor(x)).numpy(), X, None, most)
 
-    @functools.cached_property
-    def _logits(self) -> Callable:
-        spec = tf.TensorSpec((None, *self.graph.shapes[self.graph.input]), self.graph.model.inputs[0].dtype)
-
-        @tf.function(input_signature=[spec], autograph=False)
-        def logits(x: tf.Tensor) -> tf.Tensor:
-            return tf.cast(propagation.forward(self.graph, x)[self.graph.output], tf.float32)
-
-        # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
-        return logits.get_concrete_function()
-
-    def _refresh(self) -> None:
-        """Let go of traced functions that hold a constant which its layer has made anew.
-
-        A trace reads a model's variables each time it is called. What a layer
-        computes once from its variables, as ``Normalization.adapt`` does its
-        mean and variance, the trace keeps.
-        """
-        constants = [constant for layer in self._normalizations for constant in (layer.mean, layer.variance)]
-        if any(map(operator.is_not, constants, self._constants)):
-            self._forget_traces()
-        self._constants = constants
-
-    @functools.cached_property
-    def _normalizations(self) -> list[Any]:
-        return [step.layer for step in self.graph.steps if isinstance(step.layer, keras.layers.Normalization)]
-
-    def _forget_traces(self) -> None:
-        self.__dict__.pop("_logits", None)
-
     def select(self, logits: np.ndarray, neuron_selection: Any = None) -> np.ndarray:
-        """The weight of each output neuron in each sample's explanation, float32 ``(n, units)``."""
+        """The weight of each output neuron in each sample's explanation, float32 ``(n, neurons)``."""
         return targets.select(logits, self.neuron_selection_mode, neuron_selection)
-
-    def _batched(self, function: Callable, X: Any, neuron_selection: Any, batch_size: int) -> np.ndarray:
-        x, found, done = self._input(X), None, 0
-        for part in self._parts(function, x, neuron_selection, batch_size):
-            if found is None:
-                if len(part) == len(x):
-                    return part
-                found = np.empty((len(x), *part.shape[1:]), part.dtype)
-            found[done : done + len(part)] = part
-            done += len(part)
-        return np.asarray(found)
-
-    def _input(self, X: Any) -> np.ndarray:
-        return checked(X, self.graph.shapes[self.graph.input], self.graph.model.inputs[0].dtype)
-
-    def _parts(self, function: Callable, x: np.ndarray, neuron_selection: Any, batch_size: int) -> Iterator[Any]:
-        """What ``function(x, neuron_selection)`` makes of each batch of x."""
-        self._refresh()
-        if neuron_selection is not None and np.size(neuron_selection) not in (1, len(x)):
-            raise ValueError(
-                f"expected neuron_selection to be an int or {len(x)} of them, received {np.size(neuron_selection)}"
-            )
-        for i in range(0, len(x), batch_size):
-            chosen = neuron_selection
-            if chosen is not None and np.size(chosen) > 1:
-                chosen = np.asarray(chosen).reshape(-1)[i : i + batch_size]
-            yield function(x[i : i + batch_size], chosen)

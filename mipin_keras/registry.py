@@ -1,4 +1,4 @@
-"""The catalogue: analyzers by name."""
+"""The registry: analyzers by name."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def options_of(name: str) -> list[str]:
 def _find(name: str) -> type[Analyzer]:
     if name not in ANALYZERS:
         near = difflib.get_close_matches(str(name), ANALYZERS, n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = f"; did you mean {near[0]!r}?" if near else "; see mipin_keras.analyzers()"
         raise ValueError(f"expected the name of an analyzer, one of {analyzers()}, received {name!r}{hint}")
     return ANALYZERS[name]
 
@@ -65,7 +65,9 @@ def create_analyzer(name: Literal["gradient"], model: keras.Model, **kwargs: Any
 @overload
 def create_analyzer(name: Literal["input_t_gradient"], model: keras.Model, **kwargs: Any) -> InputTimesGradient: ...
 @overload
-def create_analyzer(name: Literal["integrated_gradients"], model: keras.Model, **kwargs: Any) -> IntegratedGradients: ...  # noqa: E501
+def create_analyzer(
+    name: Literal["integrated_gradients"], model: keras.Model, **kwargs: Any
+) -> IntegratedGradients: ...  # noqa: E501
 @overload
 def create_analyzer(name: Literal["smoothgrad"], model: keras.Model, **kwargs: Any) -> SmoothGrad: ...
 @overload
@@ -106,7 +108,10 @@ def create_analyzer(name: str, model: keras.Model, **kwargs: Any) -> Analyzer:
     known = options_of(name)
     unknown = sorted(set(kwargs) - set(known))
     if unknown:
-        raise TypeError(f"{name!r} has no option {', '.join(map(repr, unknown))}; it has {known}")
+        raise TypeError(
+            f"expected options of {name!r}, {known}, received {', '.join(map(repr, unknown))}, which it has no option "
+            "for; leave it out"
+        )
     return analyzer(model, **kwargs)
 
 

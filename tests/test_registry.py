@@ -144,7 +144,8 @@ def test_an_unknown_name_is_refused_with_those_there_are(name, hint):
 
 @pytest.mark.parametrize("name", OURS)
 def test_an_unknown_option_is_refused_with_those_there_are(name):
-    with pytest.raises(TypeError, match=rf"'{name}' has no option 'lamda', 'zeta'; it has \[.*'neuron_selection_mode'"):
+    problem = rf"options of '{name}', \[.*'neuron_selection_mode'.*received 'lamda', 'zeta', which"
+    with pytest.raises(TypeError, match=problem):
         create_analyzer(name, cnn(), zeta=1, lamda=3)
 
 

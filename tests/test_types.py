@@ -1,4 +1,4 @@
-"""What a type checker says of code that uses the package: README's own, and each name of the catalogue."""
+"""What a type checker says of code that uses the package: README's own, and each name of the registry."""
 
 import pathlib
 import re
@@ -42,7 +42,7 @@ def said(folder, text):
 
 
 @pytest.mark.medium
-def test_readmes_code_and_the_names_of_the_catalogue_have_their_types(tmp_path):
+def test_readmes_code_and_the_names_of_the_registry_have_their_types(tmp_path):
     blocks = re.findall(r"^```python\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
     own = {name: kind for name, kind in registry.ANALYZERS.items() if not name.startswith("innvestigate:")}
     classes = [kind for name, kind in own.items() if not name.startswith("lrp.")]

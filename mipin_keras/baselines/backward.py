@@ -65,8 +65,8 @@ class BackwardAnalyzer(Analyzer):
         dtype = tf.as_dtype(model.inputs[0].dtype)
         if not dtype.is_floating:
             raise ValueError(
-                f"{self.name!r} needs a model with a floating-point input, received one of dtype {dtype.name}, which "
-                "has no gradient; explain the part of the model behind its first layers"
+                f"{self.name!r} expected a model with a floating-point input, received one of dtype {dtype.name}, "
+                "which has no gradient; explain the part of the model behind its first layers"
             )
 
     # What a method is made of
@@ -125,8 +125,8 @@ class BackwardAnalyzer(Analyzer):
                 found.append(step)
         if self.start not in reached:
             raise ValueError(
-                f"{self.name!r} carries nothing through gates, and the layer given as input_layer reaches the output "
-                "through gates only"
+                f"{self.name!r} expected an input_layer that reaches the output by another way than through gates, "
+                "which it carries nothing through, received one that does not; name the layer that is gated"
             )
         return found[::-1]
 
@@ -140,10 +140,11 @@ class BackwardAnalyzer(Analyzer):
         rules = {step.index: self.rule(step) for step in steps}
         unknown = [step for step in steps if rules[step.index] is None]
         if unknown:
-            # A method for any differentiable model always does, and LRP has a rule for every kind of step.
+            # A method for any differentiable model always does, and LRP has a rule for every step type.
             others = "" if step_types.unknown(self.graph, steps) else "'lrp.z', 'lrp.epsilon', "
             raise ValueError(
-                f"{self.name!r} is not defined for layer {', '.join(map(_described, unknown))}; {self.advice(unknown)}"
+                f"{self.name!r} expected layers that it is defined for, received layer "
+                f"{', '.join(map(_described, unknown))}; {self.advice(unknown)}"
                 f"for this model take {others}'gradient', 'input_t_gradient', 'integrated_gradients' or 'smoothgrad', "
                 "or 'mipin' with an inverse registered for each layer that it does not know "
                 "(@mipin_keras.register_inverse)"
@@ -254,7 +255,7 @@ class ReLUAnalyzer(BackwardAnalyzer):
 
     def __init__(self, model: keras.Model, *, activations: str = "relu", **options: Any):
         super().__init__(model, **options)
-        one_of("activations", activations, ACTIVATIONS)
+        activations = one_of("activations", activations, ACTIVATIONS)
         self.activations = activations
         self.options["activations"] = activations
 
@@ -270,7 +271,7 @@ class ReLUAnalyzer(BackwardAnalyzer):
 
 
 def _described(step: Step) -> str:
-    kind = step_types.of(step)
+    step_type = step_types.of(step)
     activation = getattr(step.layer, "activation", None)
     name = getattr(activation, "__name__", None)
-    return f"{step}" if kind is None or name is None else f"{step}, {name}"
+    return f"{step}" if step_type is None or name is None else f"{step}, {name}"

@@ -68,8 +68,8 @@ class DeepTaylor(ReLUAnalyzer):
         **options: Any,
     ):
         super().__init__(model, **options)
-        one_of("merge", merge, ("copy", "share"))
-        one_of("relu", relu, (None, "keep", "drop"))
+        merge = one_of("merge", merge, ("copy", "share"))
+        relu = one_of("relu", relu, (None, "keep", "drop"))
         self.merge, self.relu = merge, relu
         self.options |= {"merge": merge, "relu": relu}
         self._not_negative = step_types.not_negative(self.graph)
@@ -131,7 +131,9 @@ class BoundedDeepTaylor(DeepTaylor):
         self.bounds = InputBounds(self.graph, low, high)
         self._first = {step.index for step in step_types.first_kernel_steps(self.graph, self.graph.steps)}
         if not self._first:
-            raise ValueError(f"{self.name!r} finds no layer with weights at the input; take 'deep_taylor'")
+            raise ValueError(
+                f"{self.name!r} expected layers with weights at the input, received a model without; take 'deep_taylor'"
+            )
         self.options |= {"low": np.asarray(low).tolist(), "high": np.asarray(high).tolist()}
         self._prepare()
 

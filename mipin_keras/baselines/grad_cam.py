@@ -56,21 +56,21 @@ class GradCAM(BackwardAnalyzer):
         resize: bool = True,
     ):
         super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
-        one_of("resize", resize, (True, False))
+        resize = one_of("resize", resize, (True, False))
         self._feature = last_feature_map(self.graph) if layer is None else self.graph.tensor_after(layer)
         self.resize = resize
         features, inputs = self.graph.shapes[self._feature], self.graph.shapes[self.graph.input]
         if len(features) < 2:
             raise ValueError(
                 f"expected layer to have an output with spatial axes and channels, received {layer!r}, whose output "
-                f"is (batch, {', '.join(map(str, features))})"
+                f"is (batch, {', '.join(map(str, features))}); name a layer in front of the pooling"
             )
         if resize and len(features) != len(inputs):
             raise ValueError(
                 f"expected an input with the axes of the feature map, received {inputs} and {features}; give "
                 "resize=False for the map in the feature map's shape"
             )
-        if resize and not all(isinstance(size, int) for size in (*features[:-1], *inputs)):
+        if resize and None in (*features[:-1], *inputs):
             raise ValueError(f"expected fixed shapes to resize, received {features} and {inputs}; give resize=False")
         self.options |= {"layer": layer, "resize": resize}
         self._prepare()
@@ -81,14 +81,18 @@ class GradCAM(BackwardAnalyzer):
 
     def _check_reducible(self) -> None:
         if not self.resize:
-            raise ValueError("reduce= expected maps with channels, received resize=False, whose maps have none")
+            raise ValueError(
+                "reduce= expected maps with channels, received resize=False, whose maps have none; leave one of the "
+                "two out"
+            )
         super()._check_reducible()
 
     def _analyze_layers(
         self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
     ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         raise NotImplementedError(
-            f"{self.name!r} is a map of one layer: give another one as layer=, or take 'gradient' or 'lrp.epsilon'"
+            f"expected a method that goes back over the layers, received {self.name!r}, a map of one layer; give "
+            "another one as layer=, or take 'gradient' or 'lrp.epsilon'"
         )
 
     def rule(self, step: Step) -> Rule | None:
@@ -122,8 +126,8 @@ def last_feature_map(graph: ModelGraph) -> int:
     convolutions = [step for step in graph.steps if isinstance(step.layer, CONVOLUTIONS)]
     if not convolutions:
         raise ValueError(
-            "'grad_cam' needs a feature map, and this model has no convolution; name a layer whose output has "
-            "spatial axes as layer=, or take 'gradient' or 'lrp.epsilon'"
+            "'grad_cam' expected a model with a feature map, received one that has no convolution; name a layer whose "
+            "output has spatial axes as layer=, or take 'gradient' or 'lrp.epsilon'"
         )
     readers, tensor_id = graph.consumers(), convolutions[-1].output
     pass_on = (

@@ -42,7 +42,7 @@ class Gradient(BackwardAnalyzer):
 
     def __init__(self, model: keras.Model, *, postprocess: str | None = None, **options: Any):
         super().__init__(model, **options)
-        one_of("postprocess", postprocess, POSTPROCESS)
+        postprocess = one_of("postprocess", postprocess, POSTPROCESS)
         self.postprocess = postprocess
         self.options["postprocess"] = postprocess
         self._prepare()
@@ -97,8 +97,8 @@ class _Averaged(Gradient):
         self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
     ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         raise NotImplementedError(
-            f"{self.name!r} averages many walks and keeps nothing of the layers on their way; take 'gradient' or "
-            "'input_t_gradient'"
+            f"expected a method that goes back over the layers once, received {self.name!r}, which averages many "
+            "gradients and keeps nothing of the layers on their way; take 'gradient' or 'input_t_gradient'"
         )
 
     def _mean(self, x: np.ndarray, neuron_selection: Any, most: int) -> np.ndarray:
@@ -189,7 +189,7 @@ class IntegratedGradients(_Averaged):
     ):
         super().__init__(model, input_layer=None, **options)  # the path is one of the model's inputs
         steps = integer("steps", steps, 1)
-        one_of("riemann", riemann, tuple(RIEMANN))
+        riemann = one_of("riemann", riemann, tuple(RIEMANN))
         self.path_steps, self.riemann = steps, riemann
         shape = self.graph.shapes[self.graph.input]
         self.reference = array_like("reference_inputs", reference_inputs, shape)

@@ -33,7 +33,7 @@ class _Rectified(ReLUAnalyzer):
 
     def __init__(self, model: keras.Model, *, head: str = "output", **options: Any):
         super().__init__(model, **options)
-        one_of("head", head, HEADS)
+        head = one_of("head", head, HEADS)
         self.start_from = head
         self.options["head"] = head
         self._prepare()

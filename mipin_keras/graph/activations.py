@@ -6,8 +6,7 @@ from typing import Any
 
 import keras
 
-# Elementwise functions of keras.activations, and PReLU: what comes out of one unit
-# depends on what goes into that unit alone.
+# Elementwise functions of keras.activations, and PReLU: an output element depends on one input element alone.
 ELEMENTWISE = frozenset(
     {
         "celu", "elu", "exponential", "gelu", "hard_shrink", "hard_sigmoid", "hard_silu", "hard_tanh",

@@ -204,7 +204,7 @@ def affine(step: Any, dtype: Any = "float32") -> LinearPart:
         Kernel and bias of shape ``(1, *input_shape)`` or one that broadcasts
         to it, an unknown size being 1; ``apply`` is the product.
     """
-    known = next((read for kind, read in _SETTINGS.items() if isinstance(step.layer, kind)), None)
+    known = next((read for layer_type, read in _SETTINGS.items() if isinstance(step.layer, layer_type)), None)
     if known is not None and tf.as_dtype(dtype) == tf.float64:
         kernel, bias = (tf.constant(np.asarray(part, np.float64)) for part in known(step.layer))
         return LinearPart(tf.multiply, kernel, bias)

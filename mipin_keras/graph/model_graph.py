@@ -102,7 +102,7 @@ class ModelGraph:
 
     Attributes:
         steps: The steps needed for the output, in topological order.
-        all_steps: Those of the whole model, the ones behind the output too.
+        all_steps: The steps of the whole model, also those behind the output.
         input, output: Ids of the input's and the logits' tensor.
         shapes: Shape of each tensor without the batch axis, by id.
         ends: Id of the tensor that each layer makes, by the layer's name.
@@ -169,7 +169,9 @@ class ModelGraph:
                 reached.add(step.output)
                 steps.append(step)
         if self.output not in reached or not steps:
-            raise ValueError("expected an input layer before the explained output, received one that is not")
+            raise ValueError(
+                "expected an input layer before the explained output, received one that is not; name another"
+            )
         return steps
 
     # Reading the model
@@ -192,7 +194,10 @@ class ModelGraph:
             leaves = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
             for leaf in leaves:
                 if id(leaf) not in ids:  # the clone's own placeholders, in the order of the inputs
-                    raise ValueError(f"layer {layer.name!r} reads a tensor that is not part of the model")
+                    raise ValueError(
+                        f"expected layers that read tensors of the model, received {layer.name!r}, which reads a "
+                        "tensor that is not part of the model; make it an input"
+                    )
             if "training" in kwargs or _trains(layer):  # what predict() makes of it, whatever it was built with
                 kwargs["training"] = False
             outputs = layer.compute_output_spec(*args, **kwargs)
@@ -238,7 +243,10 @@ class ModelGraph:
                 f"{layer.quantization_mode!r}; explain the model before quantize()"
             )
         if len(made) != 1:
-            raise ValueError(f"expected layers with one output, received {name!r} with {len(made)}")
+            raise ValueError(
+                f"expected layers with one output, received {name!r} with {len(made)}; explain the part of the model "
+                "behind it, or in front of it with output_layer="
+            )
         shape = tuple(made[0].shape[1:])
         if id(layer) not in self._parts:  # a shared layer has one set of them
             self._parts[id(layer)] = separable.linear_steps(layer)
@@ -297,12 +305,15 @@ class ModelGraph:
                 needed.update(step.inputs)
                 steps.append(step)
         if self.input not in needed:
-            raise ValueError("expected an output that depends on the model's input, received one that does not")
+            raise ValueError(
+                "expected an output that depends on the model's input, received one that does not; name another "
+                "output_layer"
+            )
         return [dataclasses.replace(step, index=i) for i, step in enumerate(reversed(steps))]
 
 
 class _StandIn(keras.Operation):
-    """Called in a layer's place while Keras runs a model's graph; makes tensors of given specs."""
+    """Called instead of a layer while Keras runs a model's graph; makes tensors of given specs."""
 
     def __init__(self, specs: list[keras.KerasTensor]):
         super().__init__()

@@ -1,4 +1,4 @@
-"""What kind of thing a step does, for the methods that change how a signal passes through it."""
+"""Step types: what a step does, as far as the methods need to know it to carry a signal back through it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SUM = "sum"  # each output is a sum over axes of one input
 ADD = "add"  # sums and means of several inputs
 SUBTRACT = "subtract"
 CONCATENATE = "concatenate"
-GATE = "gate"  # the product of two tensors, one of which may say how much of the other passes: see gates()
+GATE = "gate"  # the product of two tensors, one of which may be how much of the other passes: see gates()
 
 #: All of them.
 ALL = (
@@ -84,13 +84,13 @@ _SINGLE = {
 }  # fmt: skip
 # And of one tensor and a constant.
 _AFFINE = frozenset({"Add", "Subtract", "Multiply", "Divide", "TrueDivide"})
-# Activations whose output says how much of something passes: between 0 and 1.
+# Activations whose output, between 0 and 1, is a share of something that passes.
 _GATING = frozenset({"sigmoid", "hard_sigmoid", "softmax"})
 _NOT_NEGATIVE = frozenset({"sigmoid", "hard_sigmoid", "softplus", "exponential", "squareplus", "sparse_plus"})
 
 
 def of(step: Step) -> str | None:
-    """The kind of a step; None for what no table here knows."""
+    """The step type of a step; None for a step that no table here knows."""
     layer = step.layer
     if step.linear:
         return KERNEL
@@ -101,24 +101,24 @@ def of(step: Step) -> str | None:
         if name == "linear":
             return IDENTITY
         return ACTIVATION if name in activations.ELEMENTWISE or name == "sigmoid" else None
-    kind = _of_layer(step) if isinstance(layer, _L.Layer) else _of_operation(step)
-    return kind if kind is None or _per_sample(step) else None
+    step_type = _of_layer(step) if isinstance(layer, _L.Layer) else _of_operation(step)
+    return step_type if step_type is None or _per_sample(step) else None
 
 
 def _of_layer(step: Step) -> str | None:
     layer: Any = step.layer
-    kind = _of_table(layer)
+    step_type = _of_table(layer)
     if isinstance(layer, _MERGES):
         # A constant among what is merged may be a rectifier, max(x, 0), or make negative what was not.
         given = len(keras.tree.flatten(step.arguments[0]))
-        return _of_merge(step, kind) if given == len(step.inputs) else None
+        return _of_merge(step, step_type) if given == len(step.inputs) else None
     if isinstance(layer, AUGMENTATIONS):
         # Exactly these: a subclass may change any of their methods. A crop to another size is none of them.
         same = type(layer) in AUGMENTATIONS and step.input_shape == step.output_shape
-        return kind if same and _floats(step.layer.compute_dtype) else None
+        return step_type if same and _floats(step.layer.compute_dtype) else None
     if isinstance(layer, _L.Resizing | _L.CenterCrop):
-        return kind if _floats(layer.compute_dtype) and not getattr(layer, "fill_value", 0) else None
-    return None if getattr(layer, "rms_scaling", False) else kind
+        return step_type if _floats(layer.compute_dtype) and not getattr(layer, "fill_value", 0) else None
+    return None if getattr(layer, "rms_scaling", False) else step_type
 
 
 def _of_operation(step: Step) -> str | None:
@@ -143,10 +143,10 @@ def _of_operation(step: Step) -> str | None:
     return _SINGLE.get(name) if not constants and getattr(layer, "initial", None) is None else None
 
 
-def _of_merge(step: Step, kind: str | None) -> str | None:
+def _of_merge(step: Step, step_type: str | None) -> str | None:
     different = len(set(step.inputs))
     # A product of more tensors has no one gate, and a square is none.
-    return kind if len(step.inputs) > 1 and (kind != GATE or len(step.inputs) == different == 2) else None
+    return step_type if len(step.inputs) > 1 and (step_type != GATE or len(step.inputs) == different == 2) else None
 
 
 def _is_affine(step: Step, constants: list[Any]) -> bool:
@@ -180,11 +180,11 @@ def _per_sample(step: Step) -> bool:
 
 
 def _of_table(layer: Any) -> str | None:
-    for kind, types in _LAYER_TYPES.items():
+    for step_type, types in _LAYER_TYPES.items():
         for base in types:
             # On to the next: SpatialDropout is a Dropout with a call of its own.
             if isinstance(layer, base) and not activations.overrides_call(layer, base):
-                return kind
+                return step_type
     return None
 
 
@@ -200,10 +200,12 @@ def not_negative(graph: ModelGraph) -> frozenset[int]:
     """Ids of the tensors that hold no negative value, whatever the input."""
     known: set[int] = set()
     for step in graph.steps:
-        kind = of(step)
-        if kind == RECTIFIER or (kind == ACTIVATION and activations.activation_name(step.layer) in _NOT_NEGATIVE):
+        step_type = of(step)
+        if step_type == RECTIFIER or (
+            step_type == ACTIVATION and activations.activation_name(step.layer) in _NOT_NEGATIVE
+        ):
             known.add(step.output)
-        elif kind in (IDENTITY, STRUCTURE, MAX, AVERAGE, SUM, ADD, CONCATENATE) and known.issuperset(step.inputs):
+        elif step_type in (IDENTITY, STRUCTURE, MAX, AVERAGE, SUM, ADD, CONCATENATE) and known.issuperset(step.inputs):
             if not _overshoots(step):
                 known.add(step.output)
     return frozenset(known)
@@ -223,12 +225,12 @@ def gates(graph: ModelGraph) -> dict[int, int]:
     gating: set[int] = set()
     found = {}
     for step in graph.steps:
-        kind = of(step)
+        step_type = of(step)
         if activations.activation_name(step.layer) in _GATING or (
-            kind in (IDENTITY, STRUCTURE) and gating.issuperset(step.inputs)
+            step_type in (IDENTITY, STRUCTURE) and gating.issuperset(step.inputs)
         ):
             gating.add(step.output)
-        if kind == GATE:
+        if step_type == GATE:
             smaller = [n for n in step.inputs if graph.shapes[n] != step.output_shape]
             candidates = smaller or [n for n in step.inputs if n in gating]
             if len(candidates) == 1:
@@ -237,16 +239,16 @@ def gates(graph: ModelGraph) -> dict[int, int]:
 
 
 def unknown(graph: ModelGraph, steps: Iterable[Step]) -> list[Step]:
-    """Those of ``steps`` that no table here knows, and the products of which no input is surely a gate."""
+    """Those of ``steps`` that no table here knows, and the products of which neither input is clearly the gate."""
     gated = gates(graph)
-    kinds = [(step, of(step)) for step in steps]
-    return [step for step, kind in kinds if kind is None or (kind == GATE and step.index not in gated)]
+    types = [(step, of(step)) for step in steps]
+    return [step for step, found in types if found is None or (found == GATE and step.index not in gated)]
 
 
 def first_kernel_steps(graph: ModelGraph, steps: Iterable[Step]) -> list[Step]:
     """The kernel steps that read the input, perhaps moved, padded, or scaled by constants or a batch normalisation.
 
-    Where iNNvestigate only looks through Flatten, Permute and Reshape, a
+    Where iNNvestigate goes through Flatten, Permute and Reshape only, a
     ZeroPadding before the first convolution, as in ResNet50, does not hide it.
     """
     through = {graph.input}

@@ -105,9 +105,9 @@ def windows_of(layer: Any, input_shape: tuple[int, ...], output_shape: tuple[int
         sizes, dilations = tuple(layer.kernel_size), tuple(layer.dilation_rate)
     else:
         pool = layer.pool_size
-        sizes = (pool,) if isinstance(pool, int) else tuple(pool)
+        sizes = tuple(int(size) for size in keras.tree.flatten(pool))
         dilations = (1,) * len(sizes)
-    strides = (layer.strides,) if isinstance(layer.strides, int) else tuple(layer.strides)
+    strides = tuple(int(stride) for stride in keras.tree.flatten(layer.strides))
     spans = [d * (k - 1) + 1 for k, d in zip(sizes, dilations, strict=True)]
     if layer.padding == "same":
         # TensorFlow's SAME: what is needed, the smaller half of it before.

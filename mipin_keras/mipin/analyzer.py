@@ -28,7 +28,7 @@ MERGES = ("channel", "full")
 
 
 class MIPIN(Explanation):
-    """MIP-IN (Algorithm 1): what a logit still knows of the input, and the linear weights that say so.
+    """MIP-IN (Algorithm 1): what a logit still knows of the input, and the linear weights that reconstruct it.
 
     For each class an inverse of the network is fitted, layer by layer from
     the logit down to the input. Its reconstruction is the *source signal*,
@@ -96,18 +96,21 @@ class MIPIN(Explanation):
         verbose: int = 1,
     ):
         super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
-        one_of("samples", samples, SAMPLES)
-        one_of("conv_solver", conv_solver, CONV_SOLVERS)
-        one_of("merge", merge, MERGES)
-        one_of("forward_relu", forward_relu, (True, False))
-        one_of("mask_input", mask_input, (True, False, None))
-        one_of("verbose", verbose, (0, 1, 2))
+        samples = one_of("samples", samples, SAMPLES)
+        conv_solver = one_of("conv_solver", conv_solver, CONV_SOLVERS)
+        merge = one_of("merge", merge, MERGES)
+        forward_relu = one_of("forward_relu", forward_relu, (True, False))
+        mask_input = one_of("mask_input", mask_input, (True, False, None))
+        verbose = one_of("verbose", verbose, (0, 1, 2))
         epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
         if rows is not None:
             rows = integer("rows", rows, 1)
         ridge = number("ridge", ridge, 0)
         if mask_input and not forward_relu:
-            raise ValueError("mask_input=True needs forward_relu=True: without it nothing is masked")
+            raise ValueError(
+                "expected mask_input=True with forward_relu=True, received it with forward_relu=False; without it "
+                "nothing is masked"
+            )
         self.classes = self._check_classes(classes)
         self.verbose = verbose
         self.fit_report: list[dict[str, Any]] = []
@@ -141,7 +144,8 @@ class MIPIN(Explanation):
         bad += [c for c in listed if c not in bad and not 0 <= c < self.graph.neurons]
         if bad or not listed:
             raise ValueError(
-                f"expected classes to be ints from 0 to {self.graph.neurons - 1}, at least one, received {classes!r}"
+                f"expected classes to be ints from 0 to {self.graph.neurons - 1}, at least one, received {classes!r}; "
+                "None is for all"
             )
         return sorted({int(c) for c in listed})
 
@@ -204,7 +208,7 @@ class MIPIN(Explanation):
             RuntimeError: If another host of the strategy is lost.
         """
         verbose = self.verbose if verbose is None else verbose
-        one_of("verbose", verbose, (0, 1, 2))
+        verbose = one_of("verbose", verbose, (0, 1, 2))
         budget = int(min(number("memory", memory, 0) * (1 << 30), 1 << 60))
         fitted = self.classes if classes is None else self._check_classes(classes)
         batches = self.batches(X, y, batch_size, steps)
@@ -215,10 +219,10 @@ class MIPIN(Explanation):
         elif self.identity is None or self.identity.fingerprint != identity.fingerprint:
             network = self._new_network()
         replicas = Replicas()
-        if checkpoint is not None and batches.kind == "generator":
+        if checkpoint is not None and batches.source_type == "generator":
             raise ValueError(
-                "checkpoint= needs data that starts again, received a generator, which goes on where it stands; give "
-                "an array, a data set, or a function that returns a fresh generator"
+                "checkpoint= expected data that starts again, received a generator, which goes on where it stands; "
+                "give an array, a data set, or a function that returns a fresh generator"
             )
         if verbose and self.graph.stripped and replicas.chief:
             print(f"mipin: explaining the logits before {self.graph.stripped!r}", flush=True)
@@ -242,7 +246,10 @@ class MIPIN(Explanation):
         try:
             identity.check()
         except NotFittedError as problem:
-            raise NotFittedError("the model's weights changed while it was fitted: fit again") from problem
+            raise NotFittedError(
+                "expected the model's weights to stay as they are, received others at the end: they changed while it "
+                "was fitted; fit again"
+            ) from problem
         if classes is None or self.identity is None:
             self.network, self.identity = network, identity
             self.network.weights, self.fit_report = weights, fitting.report

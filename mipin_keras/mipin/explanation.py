@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from ..analyzer import MEMORY, Analyzer
-from ..checks import NotFittedError
+from ..checks import NotFittedError, not_fitted
 from .network import ForwardPass, InverseNetwork
 
 Found = dict[int, tf.Tensor]
@@ -79,7 +79,7 @@ class Explanation(Analyzer):
         if off and layers is not None:
             raise ValueError(
                 f"expected layers that MIP-IN's signal comes by, received {off}, which only make the gate of a "
-                "multiplication"
+                "multiplication; name the layer that is gated"
             )
         return {name: n for name, n in known.items() if n in carried}
 
@@ -111,8 +111,9 @@ class Explanation(Analyzer):
         missing = sorted(set(np.flatnonzero(shares.any(axis=0)).tolist()) - set(self.network.weights))
         if missing:
             raise NotFittedError(
-                f"classes {missing} were not fitted (fitted: {sorted(self.network.weights)}); fit(X, classes=...) adds "
-                "them, or select a fitted one with neuron_selection_mode='index'"
+                f"expected classes that are fitted, {sorted(self.network.weights)}, received classes {missing}, which "
+                "were not fitted; fit(X, classes=...) adds them, or select a fitted one with "
+                "neuron_selection_mode='index'"
             )
         return forward_pass, shares
 
@@ -134,7 +135,7 @@ class Explanation(Analyzer):
 
     def _need_fit(self) -> None:
         if not self.fitted:
-            raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
+            raise not_fitted(self.name)
 
     # Files
 
@@ -151,7 +152,9 @@ class Explanation(Analyzer):
     def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         fitted = about["fitted"]
         if not fitted or sorted(set(fitted)) != fitted or not set(fitted) <= set(range(self.graph.neurons)):
-            raise ValueError(f"expected classes from 0 to {self.graph.neurons - 1}, received {str(fitted)[:100]}")
+            raise ValueError(
+                f"expected classes from 0 to {self.graph.neurons - 1}, received {str(fitted)[:100]}; fit again"
+            )
         return {
             f"{c}/{node.index}/{i}": shape
             for c in fitted
@@ -163,7 +166,9 @@ class Explanation(Analyzer):
         layers = {node.name for node in self.network.learned}
         for line in about["fit_report"]:
             if line["layer"] not in layers or line["class"] not in about["fitted"]:
-                raise ValueError(f"expected a fit report of the layers and classes that are fitted, received {line}")
+                raise ValueError(
+                    f"expected a fit report of the layers and classes that are fitted, received {line}; fit again"
+                )
         weights: dict[int, dict[int, Any]] = {}
         for c in about["fitted"]:
             for node in self.network.learned:

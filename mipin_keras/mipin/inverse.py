@@ -76,7 +76,9 @@ class Inverse:
             weights: The class' fitted weights in the signal's dtype; empty
                 unless ``learned``.
         """
-        raise NotImplementedError(f"{type(self).__name__} must define source()")
+        raise NotImplementedError(
+            f"expected {type(self).__name__} to define source(), received one that does not; see mipin_keras.Inverse"
+        )
 
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         """The same without the bias: the linear part of :meth:`source` (Algorithm 1, line 12)."""
@@ -165,13 +167,17 @@ def register_inverse(*layer_types: type) -> Callable[[type[Inverse]], type[Inver
     """
     for layer_type in layer_types:
         if not (isinstance(layer_type, type) and issubclass(layer_type, keras.Operation)):
-            raise TypeError(f"expected subclasses of keras.layers.Layer, received {layer_type!r}")
+            raise TypeError(
+                f"expected subclasses of keras.layers.Layer, received {layer_type!r}; name the layer's class"
+            )
     if not layer_types:
-        raise TypeError("register_inverse needs the layer types: @register_inverse(MyLayer)")
+        raise TypeError("expected layer types, received none; name them: @register_inverse(MyLayer)")
 
     def register(inverse: type[Inverse]) -> type[Inverse]:
         if not (isinstance(inverse, type) and issubclass(inverse, Inverse)):
-            raise TypeError(f"expected a subclass of mipin_keras.Inverse, received {inverse!r}")
+            raise TypeError(
+                f"expected a subclass of mipin_keras.Inverse, received {inverse!r}; derive the class from it"
+            )
         for layer_type in layer_types:
             _INVERSES[layer_type] = inverse
         return inverse
@@ -226,14 +232,14 @@ def refusal(step: Step) -> str:
     """Why a step has no inverse, and what to do about it."""
     if isinstance(step.layer, keras.layers.Lambda):
         return (
-            f"layer {step} hides what it computes; write it with keras.ops, or as a layer of your own and register an "
-            "inverse for that with @mipin_keras.register_inverse"
+            f"expected layers that show what they compute, received layer {step}, which hides it; write it with "
+            "keras.ops, or as a layer of your own and register an inverse for that with @mipin_keras.register_inverse"
         )
     return (
-        f"MIP-IN knows no inverse for layer {step}, defined in {type(step.layer).__module__}"
-        f"{' and called on several tensors' if len(step.inputs) > 1 else ''}; write one and register "
-        f"it with @mipin_keras.register_inverse({type(step.layer).__name__}), or stop the explanation above it with "
-        "input_layer="
+        f"expected layers that MIP-IN knows an inverse for, received layer {step}, defined in "
+        f"{type(step.layer).__module__}{' and called on several tensors' if len(step.inputs) > 1 else ''}; write one "
+        f"and register it with @mipin_keras.register_inverse({type(step.layer).__name__}), or stop the explanation "
+        "above it with input_layer="
     )
 
 
@@ -246,7 +252,7 @@ def make_inverse(step: Step, **options: Any) -> Inverse:
     inverse = find_inverse(step) if len(step.inputs) == 1 else find_merge(step)
     if inverse is None:
         raise ValueError(refusal(step))
-    if not all(isinstance(size, int) for shape in (*step.input_shapes, step.output_shape) for size in shape):
+    if any(size is None for shape in (*step.input_shapes, step.output_shape) for size in shape):
         raise ValueError(
             f"expected layer {step} to have a static shape, received {step.input_shape}; build the model with a "
             "fixed keras.Input shape"

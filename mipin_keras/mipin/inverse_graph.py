@@ -1,4 +1,4 @@
-"""In which order an inverse network undoes a model: a node for each step, and one where signals meet."""
+"""The inverse graph: in which order steps are inverted, and where signals meet."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ class Node:
     """One inverse on the way down.
 
     Attributes:
-        index: Unique, and the same for every plan of a model: the step's
-            index, or one behind all of these where signals meet.
-        name: For people: the step's name.
-        type: Likewise: its layer's type.
+        index: Unique, and the same for every inverse graph of a model: the
+            step's index, or an index behind those of all steps where signals
+            meet.
+        name: The step's name, for messages and reports.
+        type: Its layer's type, for messages and reports.
         inverse: What it does to the signal.
-        step: What it undoes; None where signals meet.
+        step: The step that it inverts; None where signals meet.
         output: Id of the tensor whose signal it takes.
         inputs: Ids of the tensors that it gives a signal to; None for an
             input that gets none, or that the explanation does not go down to.
@@ -58,8 +59,8 @@ class Node:
         return inputs if self.inverse.merges else inputs[0]
 
 
-def make_plan(graph: ModelGraph, start: int, options: dict[str, Any]) -> list[Node]:
-    """The nodes from the output down to tensor ``start``, in the order of the walk.
+def inverse_graph(graph: ModelGraph, start: int, options: dict[str, Any]) -> list[Node]:
+    """The nodes from the output down to tensor ``start``, in the order in which they are applied.
 
     Args:
         graph: The model's steps.

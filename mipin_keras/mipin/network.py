@@ -1,10 +1,10 @@
-"""InverseNetwork: the inverses of a model's steps, applied one after the other from a logit down."""
+"""InverseNetwork: the forward pass that an inverse needs, and the walk from a logit down."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,42 +12,23 @@ import tensorflow as tf
 from ..data.distribute import per_device
 from ..graph.model_graph import ModelGraph
 from ..saving.held_weights import HeldWeights
+from .forward_pass import ForwardPass, ForwardPasses, mask_of
 from .inverse import Inverse, LearnedInverse, Record, Weights
-from .inverse_graph import Node, make_plan
+from .inverse_graph import Node, inverse_graph
 from .layers.dense import DenseInverse
-
-# A fit looks at every learned layer in turn, and each time at another part of the model. What is traced for it is
-# traced in pieces of so many steps, of which only the last differs from one layer to the next.
-PIECE = 16
 
 Signals = dict[int, list[tf.Tensor]]
 
 
-class ForwardPass(NamedTuple):
-    """What a forward pass leaves for the inverse.
-
-    Attributes:
-        logits: Shape ``(n, units)``.
-        records: What each walked node's inverse needs, by the node's index.
-        targets: What the learned nodes that were asked for reconstruct, likewise.
-        weights: What the model's weights were in this pass, where that was asked for.
-    """
-
-    logits: tf.Tensor
-    records: dict[int, Record]
-    targets: dict[int, tf.Tensor]
-    weights: Sequence[tf.Tensor] = ()
-
-    def rows(self, chosen: np.ndarray) -> ForwardPass:
-        """The same for some samples only."""
-        if len(chosen) == self.logits.shape[0]:
-            return self
-        return tf.nest.map_structure(lambda tensor: tf.gather(tensor, chosen), self._replace(weights=()))
-
-
 @dataclasses.dataclass
 class PartialWalk:
-    """A walk down on its way: before which node it stands, and the signals that wait there."""
+    """A walk down that has come part of the way.
+
+    Attributes:
+        position: Position of the node that comes next.
+        signals: The signals that have arrived at tensors and wait there, by
+            the tensor's id.
+    """
 
     position: int = 0
     signals: Signals = dataclasses.field(default_factory=dict)
@@ -67,10 +48,11 @@ class InverseNetwork:
         ValueError: If steps have no inverse, naming all of them.
 
     Attributes:
-        nodes: What is walked, from the top down: the steps, and the tensors
-            at which several signals meet.
-        learned: Those of them to fit.
-        weights: ``weights[c][index]`` of class c.
+        nodes: What inverts the model, from the logit down: one for each step,
+            and one for each tensor at which several signals meet.
+        learned: Those of them that are fitted.
+        weights: ``weights[c][index]``, the float32 weights of class c for the
+            node of this index.
     """
 
     def __init__(
@@ -85,11 +67,11 @@ class InverseNetwork:
         self.graph = graph
         self.start = start
         self.mask_input = mask_input
-        self.nodes = make_plan(graph, start, {"forward_relu": forward_relu, "merge": merge})
+        self.nodes = inverse_graph(graph, start, {"forward_relu": forward_relu, "merge": merge})
         self.learned = [node for node in self.nodes if node.inverse.learned]
         self.weights: dict[int, dict[int, Weights]] = {}
         self._order = {node.index: position for position, node in enumerate(self.nodes)}
-        self._recorded = {node.step.index: node for node in self.nodes if node.step is not None}
+        self._forward_passes = ForwardPasses(graph)
         # A Dense head reads nothing but the explained logit; anything else
         # gets it at its position among zeros.
         head = self.nodes[0].inverse
@@ -106,10 +88,10 @@ class InverseNetwork:
     def regression(self, node: Node) -> LearnedInverse:
         """The inverse of a learned node."""
         if not isinstance(node.inverse, LearnedInverse):
-            raise TypeError(f"{node.name!r} has nothing to learn")
+            raise TypeError(
+                f"expected a node to learn, received {node.name!r}, which has nothing to learn; ask network.learned"
+            )
         return node.inverse
-
-    # Looking: the forward pass
 
     def forward(
         self,
@@ -123,86 +105,25 @@ class InverseNetwork:
 
         Args:
             x: Shape ``(n, ...)``, the model's input.
-            upto: Keep records of the nodes before this one, and of it; None for all.
+            upto: Keep the records of the nodes down to this one; None for all.
             targets: Learned nodes whose targets to keep.
-            masks: Ids of tensors at which the signal is to be masked; None
-                for that at the start, if it is, where ``upto`` is None.
-            weights: Those to read in the same pass.
+            masks: Ids of the tensors at which the signal is to be masked. None
+                is the tensor where the explanation ends, if it is masked, and
+                only where ``upto`` is None.
+            weights: Weights to read in the same pass.
 
         Raises:
             ValueError: If the model's output is not finite.
         """
+        if masks is None:
+            masks = [self.start] if upto is None and self.mask_input else []
         position = len(self.nodes) if upto is None else self._order[upto.index] + 1
-        records = frozenset(node.index for node in self.nodes[:position] if node.step is not None)
-        live = {self.graph.input: tf.convert_to_tensor(x)}
-        forward_pass = ForwardPass(tf.zeros(()), {}, {})
-        masked = frozenset(masks if masks is not None else [self.start] if upto is None and self.mask_input else [])
-        for low, high in self._forward_pieces(whole=upto is None):
-            own = weights if low == 0 else None
-            live, found, reached, mask, read = self._forward_piece(low, high, live, records, targets, masked, own)(live)
-            forward_pass.records.update(found | mask)
-            forward_pass.targets.update(reached)
-            if own is not None:
-                forward_pass = forward_pass._replace(weights=read)
-        forward_pass = forward_pass._replace(logits=live[self.graph.output])
-        if not np.isfinite(forward_pass.logits.numpy()).all():
-            raise ValueError("the model's output is NaN or infinite on this input: look at its weights first")
-        return forward_pass
+        return self._forward_passes.run(x, self.nodes[:position], targets, masks, weights, whole=upto is None)
 
-    def _forward_pieces(self, whole: bool) -> list[tuple[int, int]]:
-        count = len(self.graph.steps)
-        size = count if whole else PIECE
-        return [(low, min(low + size, count)) for low in range(0, count, size)]
-
-    def _forward_piece(
-        self,
-        low: int,
-        high: int,
-        live: Any,
-        records: frozenset[int],
-        targets: Any,
-        masked: frozenset[int],
-        weights: HeldWeights | None,
-    ) -> Callable:
-        """Steps ``low`` to ``high``: from the tensors alive before to those behind, records, targets, mask, weights."""
-        steps = self.graph.steps[low:high]
-        made = {step.output for step in steps} | ({self.graph.input} if low == 0 else set())
-        recorded = [self._recorded[s.index] for s in steps if s.index in self._recorded]
-        recorded = [node for node in recorded if node.index in records]
-        # A target is complete once the last of its tensors is made.
-        reached = [node for node in targets if max(node.needs) in made]
-        masks = sorted(masked & made)
-        # All that something behind this piece still reads.
-        later = {tensor_id for step in self.graph.steps[high:] for tensor_id in step.inputs} | {self.graph.output}
-        later |= {tensor_id for node in targets if max(node.needs) > max(made) for tensor_id in node.needs}
-        alive = sorted(later.intersection(made | live.keys()))
-        read = weights is not None
-        key = (low, high, tuple(n.index for n in recorded), tuple(n.index for n in reached), *masks, read, *alive)
-
-        def trace() -> Callable:
-            # Without AutoGraph, which Keras does without too: it takes longer than all the rest of the tracing.
-            @tf.function(input_signature=[self._specs(live)], autograph=False)
-            def forward(live: dict[int, tf.Tensor]) -> tuple:
-                tensors = dict(live)
-                for step in steps:
-                    tensors[step.output] = step(tensors)
-                return (
-                    {tensor_id: tensors[tensor_id] for tensor_id in alive},
-                    {node.index: node.record(tensors) for node in recorded},
-                    {node.index: node.target(tensors) for node in reached},
-                    {mask_of(tensor_id): (tensors[tensor_id] != 0,) for tensor_id in masks},
-                    [] if weights is None else weights.read(),
-                )
-
-            # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
-            return forward.get_concrete_function()
-
-        return per_device(self._traced, key, trace)
-
-    # Walking: from the logit down
+    # The walk down
 
     def signal(self, forward_pass: ForwardPass, neuron: int, dtype: Any = tf.float32) -> tf.Tensor:
-        """Where class ``neuron``'s walk starts: ``(n, 1)``, or ``(n, units)`` with zeros elsewhere."""
+        """Where class ``neuron``'s walk starts: ``(n, 1)``, or ``(n, neurons)`` with zeros elsewhere."""
         logit = tf.cast(forward_pass.logits[:, neuron : neuron + 1], dtype)
         return logit if self.scalar else logit * tf.one_hot(neuron, self.graph.neurons, dtype=dtype)
 
@@ -215,15 +136,24 @@ class InverseNetwork:
         partial: PartialWalk | None = None,
         dtype: Any = tf.float64,
     ) -> Any:
-        """What ``upto`` takes: the source signal at its output, or a tuple of those that meet there.
+        """The source signal of a class at a node's output; a tuple of signals where several meet.
 
-        With ``partial`` it goes on from there, and leaves there how far it came.
-        The walk of a fit runs in float64 on the float32 weights that are kept,
-        so that rounding makes no directions of its own for the next
-        regression to divide by.
+        In a fit the signal is float64, on the float32 weights that are kept:
+        the rounding of float32 would be a direction of its own, which the next
+        regression would divide by.
+
+        Args:
+            forward_pass: From :meth:`forward`.
+            neuron: The class.
+            upto: The node.
+            weights: What is fitted of the class so far, by the node's index.
+            partial: Where the walk goes on from; it is brought up to ``upto``.
+                None begins at the logit.
+            dtype: Of the signal.
         """
         # What is kept stops at each learned node, so that a fit that is taken up again stops at the same ones.
-        ends = range(PIECE, len(self.nodes), PIECE) if partial is None else [self._order[n.index] for n in self.learned]
+        piece = self._forward_passes.piece
+        ends = range(piece, len(self.nodes), piece) if partial is None else [self._order[n.index] for n in self.learned]
         partial = PartialWalk() if partial is None else partial
         if not partial.signals:
             partial.signals = {self.graph.output: [self.signal(forward_pass, neuron, dtype)]}
@@ -247,7 +177,7 @@ class InverseNetwork:
         """The attributions of class ``neuron`` at the start and at the tensors in ``keep``, ``(n, ...)`` float32.
 
         Args:
-            forward_pass: From :meth:`look`.
+            forward_pass: From :meth:`forward`.
             neuron: A fitted class.
             shares: Shape ``(n,)``: the factor on each sample's logit.
             keep: Ids of tensors on the way.
@@ -273,7 +203,11 @@ class InverseNetwork:
         linear: bool,
         keep: tuple[int, ...] = (),
     ) -> Signals:
-        """Nodes ``low`` to ``high``: from the signals that wait before to those that wait behind, or in ``keep``."""
+        """Invert nodes ``low`` to ``high``.
+
+        It goes from the signals that wait in front of them to those that wait
+        behind, or to those at the tensors in ``keep``.
+        """
         nodes = self.nodes[low:high]
         indices = [node.index for node in nodes]
         own = {index: records[index] for index in (*indices, *map(mask_of, keep)) if index in records}
@@ -316,14 +250,6 @@ class InverseNetwork:
                 (mask,) = records[mask_of(tensor_id)]
                 kept[tensor_id] = [tf.where(mask, part, tf.zeros((), part.dtype)) for part in parts]
         return kept
-
-    def _specs(self, live: dict[int, tf.Tensor]) -> dict[int, tf.TensorSpec]:
-        return {n: tf.TensorSpec((None, *self.graph.shapes[n]), tensor.dtype) for n, tensor in live.items()}
-
-
-def mask_of(tensor_id: int) -> int:
-    """The index among the records of the mask [X != 0] of tensor ``tensor_id``; nodes' indices are not negative."""
-    return -1 - tensor_id
 
 
 def _specs(structure: Any, whole: bool = False) -> Any:

@@ -1,4 +1,4 @@
-"""Ridge regression from streamed sums: the one place of the package that does regression."""
+"""Ridge regression from streamed sums (Eq. 6); all regressions of the package are done here."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ class Solution:
 class Ridge:
     """min ||T - (F W + b)||² + ridge ||W||² over rows that come in pieces (Eq. 6 of the paper).
 
-    Rows wait as they came until there are as many as features: fewer say more
-    cheaply what the weights are than sums do (:meth:`_solve_rows`). From then
-    on sums are kept, in float64 around the mean of the first rows, so that
-    nothing cancels when the features sit far from 0. Either way memory
-    depends on the number of features and targets and never on that of rows.
-    NumPy's matrix product, not TensorFlow's: in float64 on CPUs it was 3 times
-    faster.
+    Rows are kept as they are until there are as many as features: with fewer
+    it is cheaper to solve for the rows than for sums (:meth:`_solve_rows`).
+    From then on only sums are kept, in float64 around the mean of the first
+    rows, so that nothing cancels when the features lie far from 0. Either way
+    memory depends on the number of features and targets, and not on that of
+    the rows. The products are NumPy's, as TensorFlow's took 3 times as long in
+    float64 on CPUs.
 
     Args:
         features, targets: Columns of F and of T.
@@ -55,7 +55,7 @@ class Ridge:
 
     def __init__(self, features: int, targets: int, groups: int = 1):
         self._sizes = (groups, features, targets)
-        self._waiting: list[tuple[np.ndarray, np.ndarray]] = []
+        self._rows: list[tuple[np.ndarray, np.ndarray]] = []
         self._sums: _Sums | None = None
 
     @property
@@ -70,23 +70,23 @@ class Ridge:
         return 8 * groups * (features * features + features * targets + targets)
 
     @property
-    def _waits(self) -> int:
-        return sum(features.shape[1] for features, _ in self._waiting)
+    def _row_count(self) -> int:
+        return sum(features.shape[1] for features, _ in self._rows)
 
     def update(self, features: np.ndarray, targets: np.ndarray) -> None:
         """Add rows: arrays of shape ``(groups, rows, features)`` and ``(groups, rows, targets)``."""
         if not features.shape[1]:
             return
-        self._waiting.append((features, targets))
-        if self._waits >= (BLOCK_ROWS if self._sums else max(BLOCK_ROWS, self._sizes[1])):
+        self._rows.append((features, targets))
+        if self._row_count >= (BLOCK_ROWS if self._sums else max(BLOCK_ROWS, self._sizes[1])):
             self._flush()
 
     def _flush(self) -> _Sums:
         """Add what waits to the sums, a block at a time."""
-        while self._waiting:
+        while self._rows:
             block: list[tuple[np.ndarray, np.ndarray]] = []
-            while self._waiting and sum(part[0].shape[1] for part in block) < BLOCK_ROWS:
-                block.append(self._waiting.pop(0))
+            while self._rows and sum(part[0].shape[1] for part in block) < BLOCK_ROWS:
+                block.append(self._rows.pop(0))
             rows = _joined(block, 0), _joined(block, 1)
             if self._sums is None:
                 self._sums = _Sums(*self._sizes, (rows[0].mean(axis=1), rows[1].mean(axis=1)))
@@ -115,7 +115,7 @@ class Ridge:
             ValueError: If no rows came in, or if ``ridge`` is 0 and the
                 features do not determine the weights.
         """
-        rows = self._sums.rows if self._sums else self._waits
+        rows = self._sums.rows if self._sums else self._row_count
         if not rows:
             raise ValueError("expected rows to fit an inverse from, received none; give more samples or larger rows=")
         try:
@@ -124,14 +124,15 @@ class Ridge:
             return self._solve_sums(self._flush(), ridge, dtype)
         except np.linalg.LinAlgError:
             raise ValueError(
-                f"{self._sizes[1]} features over {rows} rows do not determine an inverse with ridge={ridge}; give a "
-                "larger ridge (the paper's is 1e-3) or more samples"
+                f"expected features that determine an inverse, received {self._sizes[1]} features over {rows} rows, "
+                f"which do not determine it with ridge={ridge}; give a larger ridge (the paper's is 1e-3) or more "
+                "samples"
             ) from None
 
     def _solve_rows(self, ridge: float, dtype: Any) -> Solution:
         """Of fewer rows than features: ``W = Fᵀ (F Fᵀ + ridge)⁻¹ T``, which is the same."""
-        f, t = _joined(self._waiting, 0), _joined(self._waiting, 1)
-        self._waiting = []
+        f, t = _joined(self._rows, 0), _joined(self._rows, 1)
+        self._rows = []
         means = f.mean(axis=1), t.mean(axis=1)
         f -= means[0][:, None]
         t -= means[1][:, None]

@@ -43,7 +43,7 @@ def tape(model, x, shares):
 def test_a_model_of_integers_is_refused(name, dtype):
     x = keras.Input((6,), dtype=dtype)
     y = L.Dense(3)(L.Flatten()(L.Conv1D(4, 2)(L.Embedding(10, 5)(x))))
-    with pytest.raises(ValueError, match=f"'{name}' needs a model with a floating-point input.*dtype {dtype}"):
+    with pytest.raises(ValueError, match=f"'{name}' expected a model with a floating-point input.*dtype {dtype}"):
         made(name, keras.Model(x, y))
 
 
@@ -78,7 +78,7 @@ def refusal(name, model):
 def test_a_refusal_names_every_unknown_layer_at_once_and_what_would_do(name, layers, unknown):
     model = with_weights(keras.Sequential([keras.Input((5, 3)), *layers, L.Flatten(), L.Dense(2, name="head")]))
     message = refusal(name, model)
-    assert message.startswith(f"'{name}' is not defined for layer ")
+    assert message.startswith(f"'{name}' expected layers that it is defined for, received layer ")
     assert re.findall(r"'([a-d])' \(\w+\)", message) == list(unknown)
     assert "'head'" not in message and "register_inverse" in message
     offered = re.findall(r"'([\w.]+)'", message.split("for this model take")[1])

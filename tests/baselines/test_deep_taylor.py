@@ -301,7 +301,7 @@ def test_layers_that_it_is_not_defined_for(layer, kind, options):
     with pytest.raises(ValueError) as caught:
         kind(model, **options)
     message = str(caught.value)
-    assert message.startswith(f"{kind.name!r} is not defined for layer {layer}; ")
+    assert message.startswith(f"{kind.name!r} expected layers that it is defined for, received layer {layer}; ")
     for other in ("gradient", "input_t_gradient", "integrated_gradients", "smoothgrad", "mipin"):
         assert f"'{other}'" in message
     lrp_takes = any(name in layer for name in ("tanh", "sigmoid", "ReLU", "ELU", "Subtract"))

@@ -259,8 +259,3 @@ def test_a_subclass_with_its_own_call_is_no_kernel_layer():
     assert linear.is_kernel_layer(Kept(2)) and linear.is_kernel_layer(L.Conv1D(1, 1))
     assert not linear.is_kernel_layer(Twice(2)) and not linear.is_kernel_layer(L.SeparableConv2D(2, 2))
     assert activations.overrides_call(Twice(2), L.Dense) and not activations.overrides_call(Kept(2), L.Dense)
-
-
-@pytest.mark.parametrize(("shape", "static"), [((None, 3, 4), True), ((2, None), False), ((None,), True)])
-def test_static_shapes(shape, static):
-    assert linear.has_static_shape(shape) is static

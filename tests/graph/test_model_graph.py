@@ -396,7 +396,7 @@ def test_an_output_of_rank_one_can_be_named():
     model = keras.Sequential([keras.Input((4, 3)), L.Flatten(name="flat"), L.Dense(8), L.Reshape((4, 2))])
     with pytest.raises(ValueError, match="received .batch, 4, 2."):
         ModelGraph(model)
-    assert ModelGraph(model, "flat").units == 12
+    assert ModelGraph(model, "flat").neurons == 12
 
 
 @pytest.mark.parametrize("wrong", [None, 3, "model.keras", L.Dense(2), np.zeros(3), keras.Model])

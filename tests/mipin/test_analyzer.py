@@ -145,7 +145,7 @@ def test_as_many_classes_go_through_the_data_together_as_fit(fitted):
 def test_analyzing_before_fitting_says_so():
     analyzer = mipin(mlp())
     for refused in (analyzer.analyze, analyzer.source_signal):
-        with pytest.raises(NotFittedError, match=r"'mipin' analyzer is not fitted: call fit\(X\)"):
+        with pytest.raises(NotFittedError, match=r"'mipin' analyzer, which is not fitted; call fit\(X\)"):
             refused(X, 0)
     with pytest.raises(NotFittedError, match="not fitted"):
         analyzer.reconstruction_errors(X)
@@ -156,7 +156,8 @@ def test_analyzing_before_fitting_says_so():
 def test_a_class_that_was_not_fitted_is_named():
     analyzer = mipin(mlp(), classes=[1, 3]).fit(X)
     for refused in (analyzer.analyze, analyzer.source_signal):
-        with pytest.raises(NotFittedError, match=r"classes \[0, 2\] were not fitted \(fitted: \[1, 3\]\).*classes="):
+        problem = r"are fitted, \[1, 3\], received classes \[0, 2\], which were not fitted; fit\(X, classes="
+        with pytest.raises(NotFittedError, match=problem):
             refused(X[:4], [0, 1, 2, 3])
         refused(X[:2], [1, 3])
 
@@ -187,7 +188,7 @@ def test_wrong_options_are_refused(option, wrong):
 
 
 def test_a_mask_without_forward_relu_is_refused():
-    with pytest.raises(ValueError, match="mask_input=True needs forward_relu=True"):
+    with pytest.raises(ValueError, match="mask_input=True with forward_relu=True"):
         mipin(mlp(), mask_input=True, forward_relu=False)
 
 
@@ -303,14 +304,14 @@ def test_a_model_whose_output_is_not_finite_is_refused(bad):
     bias[0] = bad
     model.layers[-1].set_weights([kernel, bias])
     analyzer = mipin(model)
-    with pytest.raises(ValueError, match="NaN or infinite|finite"):
+    with pytest.raises(ValueError, match="finite"):
         analyzer.fit(X)
     assert not analyzer.fitted
     # weights that go bad after the fit
     model = mlp()
     analyzer = mipin(model).fit(X)
     model.layers[-1].set_weights([kernel, bias])
-    with pytest.raises(ValueError, match="NaN or infinite"):
+    with pytest.raises(ValueError, match="finite output of the model, received NaN or infinity"):
         analyzer.analyze(X, 0)
 
 

@@ -156,7 +156,7 @@ def test_an_inverse_without_source_says_so(registry):
     class Empty(mipin_keras.Inverse):
         pass
 
-    with pytest.raises(NotImplementedError, match=r"Empty must define source\(\)"):
+    with pytest.raises(NotImplementedError, match=r"Empty to define source\(\)"):
         inverse_of(Scale(), (3,)).source(tf.ones((1, 3)), (), ())
 
 
@@ -175,7 +175,8 @@ def test_an_unknown_layer_is_refused_by_name_and_type(layer):
 
 
 def test_lambda_is_refused_with_what_to_write_instead():
-    with pytest.raises(ValueError, match=r"'mine' \(Lambda\) hides .*keras\.ops.*layer of your own.*register_inverse"):
+    problem = r"'mine' \(Lambda\), which hides .*keras\.ops.*layer of your own.*register_inverse"
+    with pytest.raises(ValueError, match=problem):
         inverse_of(L.Lambda(lambda x: x, output_shape=lambda s: s, name="mine"), (3,))
 
 
@@ -202,7 +203,7 @@ def test_operations_that_are_unknown_are_refused():
     made = keras.ops.exp(a), keras.ops.cumsum(a, axis=1), keras.ops.concatenate([a, a], axis=0)
     for tensor in made:
         graph = ModelGraph(keras.Model(a, L.Dense(2)(tensor)))
-        with pytest.raises(ValueError, match="no inverse|joins samples|static shape"):
+        with pytest.raises(ValueError, match="knows an inverse for|joins samples|static shape"):
             InverseNetwork(graph, graph.input)
 
 

@@ -8,7 +8,7 @@ import tensorflow as tf
 import mipin_keras
 from mipin_keras.graph import propagation
 from mipin_keras.graph.model_graph import ModelGraph
-from mipin_keras.mipin import network as network_module
+from mipin_keras.mipin.forward_pass import ForwardPasses
 from mipin_keras.mipin.network import InverseNetwork
 from tests.networks import close, cnn, layers_of, mlp, residual, samples, with_weights
 from tests.reference import Algorithm1
@@ -194,7 +194,7 @@ def test_pieces_change_nothing(make, monkeypatch):
     graph, x = ModelGraph(make()), samples((7, 6, 2), 4)
     found = []
     for piece in (1, 2, 3, 100):
-        monkeypatch.setattr(network_module, "PIECE", piece)
+        monkeypatch.setattr(ForwardPasses, "piece", piece)
         network = InverseNetwork(graph, graph.input)
         weights = filled(network, 1)
         signals = []

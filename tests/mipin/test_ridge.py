@@ -96,7 +96,7 @@ def test_shapes_and_memory_do_not_depend_on_the_rows(rng):
     sizes = []
     for _ in range(1000):
         sums.update(f, t)
-        sizes.append((sums.nbytes, sum(a.nbytes for pair in sums._waiting for a in pair)))
+        sizes.append((sums.nbytes, sum(a.nbytes for pair in sums._rows for a in pair)))
     assert {size for size, _ in sizes} == {2 * (5 * 5 + 5 * 3 + 3) * 8}
     assert max(waiting for _, waiting in sizes) <= (BLOCK_ROWS + 10) * 2 * (5 + 3) * 8
     found = sums.solve(1.0)

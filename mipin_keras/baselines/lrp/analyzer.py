@@ -87,17 +87,23 @@ class LRP(BackwardAnalyzer):
             composite = composite._replace(first=_first("input_layer_rule", input_layer_rule))
         settled_until = self.preset is not None and "until_layer_rule" in self.preset.settles
         if not settled_until and (until_layer_idx is None) != (until_layer_rule is None):
-            raise ValueError("until_layer_idx and until_layer_rule need each other: give both or neither")
+            raise ValueError(
+                f"expected until_layer_idx and until_layer_rule, which need each other, received {until_layer_idx!r} "
+                f"and {until_layer_rule!r}; give both or neither"
+            )
         self.composite = composite
         self._until = self._layers_until(until_layer_idx)
         self._first = {step.index for step in step_types.first_kernel_steps(self.graph, self.graph.steps)}
         if composite.first is not None and not self._first:
-            raise ValueError("input_layer_rule is for the layers with weights at the input, and this model has none")
+            raise ValueError(
+                "expected layers with weights at the input, which input_layer_rule is for, received a model without; "
+                "leave it out"
+            )
         if isinstance(composite.first, tuple):
             if self.start != self.graph.input:
                 raise ValueError(
-                    "low and high are the bounds of the model's input, and with input_layer the explanation does not "
-                    "go down to it: give one of the two"
+                    "expected an explanation down to the model's input, which low and high are the bounds of the "
+                    "model's input for, received input_layer; give one of the two"
                 )
             self.bounds = InputBounds(self.graph, *composite.first)
         self._by_name, self._by_type = self._single_rules(rules)
@@ -130,10 +136,15 @@ class LRP(BackwardAnalyzer):
     def _composite(self, rule: Any) -> Composite:
         """What ``rule=`` says."""
         if rule is None:
-            raise ValueError(f"{self.name!r} needs rule=: one of {sorted(RULES)}, or a dict from 'dense' and 'conv'")
+            raise ValueError(
+                f"{self.name!r} needs rule=: expected one of {sorted(RULES)}, or a dict from 'dense' and 'conv' to "
+                "them, received none"
+            )
         named = rule if isinstance(rule, dict) and "rule" not in rule else {"dense": rule, "conv": rule}
         if named.keys() != {"dense", "conv"}:
-            raise ValueError(f"expected rule to be a rule, or a dict of 'dense' and 'conv', received {rule!r}")
+            raise ValueError(
+                f"expected rule to be a rule, or a dict of 'dense' and 'conv', received {rule!r}; give a rule for each"
+            )
         dense, conv = (find_rule("rule", named[key]) for key in ("dense", "conv"))
         return Composite(dense, conv, Z())
 
@@ -144,7 +155,9 @@ class LRP(BackwardAnalyzer):
         layers = self.model.layers
         index = integer("until_layer_idx", index, 0)
         if index >= len(layers):
-            raise ValueError(f"expected until_layer_idx below {len(layers)}, received {index}")
+            raise ValueError(
+                f"expected until_layer_idx below {len(layers)}, received {index}; it is an index in model.layers"
+            )
         found = _ids_of(layers[: index + 1])
         if not any(step.linear and id(step.model_layer) in found for step in self.graph.steps):
             raise ValueError(
@@ -164,7 +177,7 @@ class LRP(BackwardAnalyzer):
                 f"expected rules to be a dict from layer names or layer types to rules, received {rules!r}; such as "
                 "rules={'conv1': 'Flat', keras.layers.Dense: 'Epsilon'}"
             )
-        steps = [step for step in self.graph.steps if step_types.of(step) in _RULED]
+        steps = [step for step in self.graph.between(self.start) if step_types.of(step) in _RULED]
         for key, value in rules.items() if isinstance(rules, Mapping) else rules:
             rule = find_rule(f"rules[{getattr(key, '__name__', key)!r}]", value)
             if isinstance(key, str):
@@ -172,14 +185,16 @@ class LRP(BackwardAnalyzer):
                 named = [step for step in steps if _is_named(step, key)]
                 by_name |= {step.index: rule for step in named}
             else:
-                kind = _type_of(key, steps)
-                named = [] if kind is None else [step for step in steps if isinstance(step.model_layer, kind)]
-                if kind is not None:
-                    by_type[kind] = rule
+                layer_type = _type_of(key, steps)
+                named = (
+                    [] if layer_type is None else [step for step in steps if isinstance(step.model_layer, layer_type)]
+                )
+                if layer_type is not None:
+                    by_type[layer_type] = rule
             if not named:
                 raise ValueError(
-                    f"expected rules for Dense layers, convolutions or batch normalisations of this model, received "
-                    f"one for {getattr(key, '__name__', key)!r}, which names none; the layers are "
+                    f"expected rules for Dense layers, convolutions or batch normalisations that relevance comes by, "
+                    f"received one for {getattr(key, '__name__', key)!r}, which names none; they are "
                     f"{sorted({step.model_layer.name for step in steps})}"
                 )
         return by_name, by_type
@@ -244,7 +259,9 @@ def _first(option: str, rule: Any) -> Any:
     if not isinstance(rule, tuple | list):
         return find_rule(option, rule)
     if len(rule) != 2:
-        raise ValueError(f"expected {option} to be a rule or (low, high), received {rule!r}")
+        raise ValueError(
+            f"expected {option} to be a rule or (low, high), received {rule!r}; give one bound for each side"
+        )
     return tuple(rule)
 
 
@@ -270,7 +287,9 @@ def _type_of(key: Any, steps: list[Step]) -> type | None:
         return next((base for base in bases if base.__name__ == key[0]), None)
     if isinstance(key, type) and issubclass(key, keras.layers.Layer):
         return key
-    raise ValueError(f"expected layer names or layer types as keys of rules, received {key!r}")
+    raise ValueError(
+        f"expected layer names or layer types as keys of rules, received {key!r}; such as keras.layers.Dense"
+    )
 
 
 def _is_named(step: Step, name: str) -> bool:

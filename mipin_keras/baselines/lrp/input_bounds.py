@@ -32,14 +32,20 @@ class InputBounds:
         shape = graph.shapes[graph.input]
         if low is None or high is None:
             raise ValueError(
-                f"expected the bounds of the input, low= and high=, such as 0.0 and 1.0, received {low!r} and {high!r}"
+                f"expected the bounds of the input, low= and high=, received {low!r} and {high!r}; give both, such as "
+                "0.0 and 1.0"
             )
-        if not all(isinstance(size, int) for size in shape):
-            raise ValueError(f"expected a model with a fixed input shape, as bounds need, received {shape}")
+        if None in shape:
+            raise ValueError(
+                f"expected a model with a fixed input shape, as bounds need, received {shape}; build it with a "
+                "fixed keras.Input shape"
+            )
         self.graph = graph
         self.low, self.high = array_like("low", low, shape), array_like("high", high, shape)
         if not (self.low < self.high).all():
-            raise ValueError(f"expected low to be below high everywhere, received low={low!r} and high={high!r}")
+            raise ValueError(
+                f"expected low to be below high everywhere, received low={low!r} and high={high!r}; exchange them"
+            )
 
     def check(self, x: np.ndarray) -> None:
         """Raise ValueError unless the inputs ``x``, ``(n, ...)``, lie between the bounds, up to rounding."""
@@ -51,7 +57,7 @@ class InputBounds:
             )
 
     def at(self, step: Step) -> tuple[tf.Tensor, tf.Tensor]:
-        """The bounds of the input of a first kernel step (:func:`~.kinds.first_kernel_steps`), of its shape.
+        """The bounds of the input of a first kernel step (:func:`~.step_types.first_kernel_steps`), of its shape.
 
         What moves or scales the input before the step does it to the bounds
         too: where a padding puts zeros, both are 0. In a traced function they

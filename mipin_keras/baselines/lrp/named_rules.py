@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from .input_bounds import Bounded
 from .rules import AlphaBeta, AlphaBetaX, Epsilon, Flat, Gamma, Rule, WSquare, Z
 
@@ -26,16 +28,22 @@ RULES: dict[str, Callable[[], Any]] = {
 
 # Those that a file can hold, by the names of their classes.
 _OF_FILES: dict[str, type[Rule]] = {
-    kind.__name__: kind for kind in (Z, Epsilon, WSquare, Flat, AlphaBeta, Gamma, AlphaBetaX)
+    rule_type.__name__: rule_type for rule_type in (Z, Epsilon, WSquare, Flat, AlphaBeta, Gamma, AlphaBetaX)
 }
 
 
 def as_json(rule: Rule) -> dict[str, Any] | None:
     """A rule for a file, for :func:`from_json`; None for one that is not of this package."""
-    kind = type(rule).__name__
-    if _OF_FILES.get(kind) is not type(rule):
+    rule_type = type(rule).__name__
+    if _OF_FILES.get(rule_type) is not type(rule):
         return None
-    return {"rule": kind} | {k: list(v) if isinstance(v, tuple) else v for k, v in vars(rule).items()}
+    return {"rule": rule_type} | {name: _plain(value) for name, value in vars(rule).items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [_plain(entry) for entry in value]
+    return value.item() if isinstance(value, np.generic) else value
 
 
 def from_json(found: dict[str, Any]) -> Rule:
@@ -48,7 +56,9 @@ def from_json(found: dict[str, Any]) -> Rule:
         values = {k: tuple(v) if isinstance(v, list) else v for k, v in found.items() if k != "rule"}
         return _OF_FILES[found["rule"]](**values)
     except (KeyError, TypeError, AttributeError) as problem:
-        raise ValueError(f"expected a rule as an analyzer's file holds it, received {str(found)[:100]}") from problem
+        raise ValueError(
+            f"expected a rule as an analyzer's file holds it, received {str(found)[:100]}; give a name or a Rule"
+        ) from problem
 
 
 def find_rule(option: str, rule: Any) -> Rule:
@@ -58,11 +68,16 @@ def find_rule(option: str, rule: Any) -> Rule:
         ValueError: For an unknown name.
     """
     if isinstance(rule, Bounded):
-        raise ValueError(f"expected {option} to be a rule for any layer; for bounds give input_layer_rule=(low, high)")
+        raise ValueError(
+            f"expected {option} to be a rule for any layer, received one for bounded inputs; for bounds give "
+            "input_layer_rule=(low, high)"
+        )
     if isinstance(rule, Rule):
         return rule
     if isinstance(rule, dict) and "rule" in rule:
         return from_json(rule)
     if not (isinstance(rule, str) and rule in RULES):
-        raise ValueError(f"expected {option} to be one of {sorted(RULES)}, received {rule!r}")
+        raise ValueError(
+            f"expected {option} to be one of {sorted(RULES)}, or a Rule, received {rule!r}; such as 'Epsilon'"
+        )
     return RULES[rule]()

@@ -62,9 +62,9 @@ def _epsilon(*, epsilon: float = 1e-7, bias: bool = True) -> Composite:
 
 
 def _alpha_beta(*, alpha: float | None = None, beta: float | None = None, bias: bool = True) -> Composite:
-    one_of("bias", bias, (True, False))
+    bias = one_of("bias", bias, (True, False))
     if alpha is None and beta is None:
-        raise ValueError("'lrp.alpha_beta' needs alpha= or beta=, such as alpha=2: expected one of them, received none")
+        raise ValueError("'lrp.alpha_beta' needs alpha= or beta=: expected one of them, received none; such as alpha=2")
     alpha = 1 + number("beta", beta, 0) if alpha is None else number("alpha", alpha, 1)
     beta = alpha - 1 if beta is None else number("beta", beta, 0)
     return everywhere(AlphaBeta(alpha, beta, bias), alpha=alpha, beta=beta, bias=bias)

@@ -117,7 +117,9 @@ class Epsilon(Rule):
         one_of("bias", self.bias, (True, False))
         number("epsilon", self.epsilon, 0, above=True)
         if self.epsilon < np.finfo(np.float32).tiny:
-            raise ValueError(f"expected epsilon to be a number that float32 holds, received {self.epsilon!r}, 0 there")
+            raise ValueError(
+                f"expected epsilon to be a number that float32 holds, received {self.epsilon!r}, 0 there; such as 1e-7"
+            )
 
     def __call__(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> Relevance:
         pulled = trace.vjp(divided(like_output(signal, trace), _z(step, trace, self.bias), self.epsilon))
@@ -172,7 +174,9 @@ class AlphaBeta(Rule):
         number("alpha", self.alpha, 1)
         number("beta", self.beta, 0)
         if abs(self.alpha - self.beta - 1) > 1e-6:
-            raise ValueError(f"expected alpha - beta = 1, received alpha={self.alpha!r} and beta={self.beta!r}")
+            raise ValueError(
+                f"expected alpha - beta = 1, received alpha={self.alpha!r} and beta={self.beta!r}; give one of them"
+            )
 
     @property
     def passes(self) -> int:  # type: ignore[override]
@@ -204,17 +208,17 @@ class AlphaBeta(Rule):
 class Gamma(Rule):
     """Positive contributions count ``1 + gamma`` times (Montavon et al. 2019, section 10.2.3).
 
-    Where z is not negative, ``R / z`` is shared by ``x⁺(W + gamma W⁺) +
-    x⁻(W + gamma W⁻)``, and z is the sum of these; where it is negative, the
-    negative contributions are the ones that count more, ``x⁺(W + gamma W⁻) +
-    x⁻(W + gamma W⁺)`` (Andéol et al. 2021). Behind a ReLU only the first is
-    left. With ``gamma=0`` it is the rule Z, with a large one the rule
-    alpha 1 beta 0.
+    Where the output z is not negative, relevance is shared in proportion to
+    the contributions ``x⁺(W + gamma W⁺) + x⁻(W + gamma W⁻)``; where it is
+    negative, the negative ones count more, ``x⁺(W + gamma W⁻) +
+    x⁻(W + gamma W⁺)`` (Andéol et al. 2021). In front of a ReLU only the first
+    is left. With ``gamma=0`` it is the rule Z; with a large one, where z is
+    positive, the rule alpha 1 beta 0.
 
     Attributes:
         gamma: At least 0.
-        bias: Whether z holds the bias, one of the sign that counts more
-            ``1 + gamma`` times; its share is lost.
+        bias: Whether the bias has a share, which is lost; one of the sign that
+            counts more has it ``1 + gamma`` times.
         nonnegative: Whether the input is known to hold no negative value,
             which saves half of the work and changes nothing.
     """

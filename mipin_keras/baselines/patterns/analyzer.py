@@ -11,22 +11,18 @@ import numpy as np
 import tensorflow as tf
 
 from ... import targets
-from ...analyzer import NotFittedError
-from ...checks import one_of
+from ...checks import not_fitted, one_of
 from ...data.progress import Progress
 from ...graph import linear, propagation, step_types
 from ...graph.model_graph import Step
 from ...graph.propagation import StepTrace
 from ...saving.identity import ModelIdentity
 from ..backward import ReLUAnalyzer
-from ..tables import Entry, PerGate, PerStep, Rule, in_equal_parts, pass_through, past_gate, vjp
-from . import statistics
+from ..tables import Entry, PerGate, PerStep, in_equal_parts, pass_through, past_gate, vjp
+from . import damping, statistics
 from .statistics import Neurons
 
 PATTERN_TYPES = ("relu", "linear", "relu.negative")
-# The signals of a layer's neurons have much in common, and add up: a layer of VGG19 makes its input's 2^8 times as
-# large, and the whole more than float32's 2^127. A walk that comes near that is damped.
-LARGEST_EXPONENT = 100
 
 
 class PatternNet(ReLUAnalyzer):
@@ -42,7 +38,7 @@ class PatternNet(ReLUAnalyzer):
     One that reads a single number, as in a normalisation or scaling, has the
     pattern 1 / w, 0 where w is 0; in a layer or group normalisation w is the
     factor that the sample's own statistics make. Through a gate, as through a
-    ReLU, the signal is pulled as the gradient is; the gate itself gets none.
+    ReLU, the signal goes as the gradient does; the gate itself gets none.
 
     A map is a direction. In a deep network it may grow beyond float32: then
     the signal at each tensor is taken 2^exponents times smaller, alike for all
@@ -83,8 +79,8 @@ class PatternNet(ReLUAnalyzer):
         **options: Any,
     ):
         super().__init__(model, **options)
-        one_of("pattern_type", pattern_type, PATTERN_TYPES)
-        one_of("verbose", verbose, (0, 1, 2))
+        pattern_type = one_of("pattern_type", pattern_type, PATTERN_TYPES)
+        verbose = one_of("verbose", verbose, (0, 1, 2))
         self.pattern_type, self.verbose = pattern_type, verbose
         self.options |= {"pattern_type": pattern_type, "verbose": verbose}
         self.patterns: dict[int, np.ndarray] = {}
@@ -92,8 +88,11 @@ class PatternNet(ReLUAnalyzer):
         self._prepare()
         self.learned = [step for step in self.steps if step_types.of(step) in statistics.LEARNED]
         if not any(step.linear for step in self.steps):
-            raise ValueError(f"{self.name!r} is for models with Dense layers or convolutions, and this one has none")
-        self.rules = {index: self._damped(rule) for index, rule in self.rules.items()}
+            raise ValueError(
+                f"{self.name!r} expected a model with Dense layers or convolutions, received one without; take "
+                "'gradient'"
+            )
+        self.rules = {index: damping.damped(rule, lambda: self.exponents) for index, rule in self.rules.items()}
 
     @property
     def table(self) -> Mapping[str, Entry]:
@@ -113,22 +112,6 @@ class PatternNet(ReLUAnalyzer):
             step_types.CONCATENATE: vjp,
         }
 
-    def _damped(self, rule: Rule) -> Rule:
-        """As ``rule``; what meets at a tensor has been damped alike, whichever way it came."""
-
-        @functools.wraps(rule)
-        def damped(step: Step, trace: StepTrace, signal: tf.Tensor) -> Any:
-            arrived = rule(step, trace, signal)
-            if not self.exponents:
-                return arrived
-            parts = arrived if isinstance(arrived, tuple) else (arrived,)
-            exponents = [
-                self.exponents[step.output] - self.exponents[tensor_id] for tensor_id in dict.fromkeys(step.inputs)
-            ]
-            return tuple(part * 2.0**exponent for part, exponent in zip(parts, exponents, strict=True))
-
-        return damped
-
     def direction(self, kernel: tf.Tensor, pattern: tf.Tensor) -> tf.Tensor:
         """What stands for a kernel on the way back."""
         return pattern
@@ -142,7 +125,7 @@ class PatternNet(ReLUAnalyzer):
 
     def _through_factor(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor:
         """A neuron that reads one number has the pattern 1 / w."""
-        kernel = _factor(step, trace.inputs[0])
+        kernel = _FACTORS[step_types.of(step)](step, trace.inputs[0])
         return tf.cast(signal, kernel.dtype) * self.direction(kernel, tf.math.reciprocal_no_nan(kernel))
 
     # Fitting
@@ -178,7 +161,7 @@ class PatternNet(ReLUAnalyzer):
                 ValueError also if activations are not finite.
         """
         verbose = self.verbose if verbose is None else verbose
-        one_of("verbose", verbose, (0, 1, 2))
+        verbose = one_of("verbose", verbose, (0, 1, 2))
         batches = self.batches(X, y, batch_size, steps)
         self._refresh()
         identity = ModelIdentity(self.graph)
@@ -204,36 +187,26 @@ class PatternNet(ReLUAnalyzer):
             kernel = keras.ops.convert_to_numpy(statistics.linear_part(step, tf.float32).kernel)
             learned[step.index] = sums[step.index].pattern(kernel, shifts[step.index])
             if not np.isfinite(learned[step.index]).all():
-                raise ValueError(f"layer {step} has NaN or infinite activations on this data: look at its weights")
+                raise ValueError(
+                    f"expected layer {step} to have finite activations on this data, received NaN or infinite ones; "
+                    "look at its weights"
+                )
         identity.check()
         before = self.patterns, self.exponents, self.identity
         try:
             self._take(learned, {}, identity)
-            self._take(learned, self._measured(first), identity)
+            self._take(learned, self._exponents_on(first), identity)
         except BaseException:
             self._take(*before)
             raise
         return self
 
-    def _measured(self, x: np.ndarray) -> dict[int, int]:
-        """The exponents of each tensor's largest signal on ``x``, if some come near float32's end; else nothing."""
-        tensors, trace = propagation.forward_with_traces(self.graph, tf.convert_to_tensor(x), self.steps)
+    def _exponents_on(self, x: np.ndarray) -> damping.Exponents:
+        """Those of the signals of a batch."""
+        tensors, traces = propagation.forward_with_traces(self.graph, tf.convert_to_tensor(x), self.steps)
         logits = tf.cast(tensors[self.graph.output], tf.float32)
-        exponents = {self.graph.output: 0}
-
-        def measure(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-            arrived = self.rules[step.index](step, trace, signal)
-            parts = arrived if isinstance(arrived, tuple) else (arrived,)
-            found = []
-            for tensor_id, part in zip(dict.fromkeys(step.inputs), parts, strict=True):
-                _, exponent = np.frexp(float(tf.reduce_max(tf.abs(part))))
-                # What arrives first at a tensor says how large its signal is taken to be.
-                exponents.setdefault(tensor_id, exponents[step.output] + int(exponent))
-                found.append(part * 2.0 ** (exponents[step.output] - exponents[tensor_id]))
-            return tuple(found)
-
-        propagation.backward(self.graph, self.steps, trace, self.head(logits, targets.largest(logits)), measure)
-        return exponents if max(exponents.values()) > LARGEST_EXPONENT else {}
+        signal = self.head(logits, targets.largest(logits))
+        return damping.measured(self.graph, self.steps, traces, self.rules, signal)
 
     def _take(self, found: dict[int, np.ndarray], exponents: dict[int, int], identity: ModelIdentity | None) -> None:
         self.patterns, self.exponents, self.identity = found, exponents, identity
@@ -253,40 +226,16 @@ class PatternNet(ReLUAnalyzer):
         shifts = {step.index: tf.TensorSpec((step.output_shape[-1],), tf.float32) for step in self.learned}
 
         @tf.function(input_signature=[self._signature[0], shifts], autograph=False)
-        def statistics(x: tf.Tensor, shifts: dict[int, tf.Tensor]) -> dict[int, list[tf.Tensor]]:
+        def add_up(x: tf.Tensor, shifts: dict[int, tf.Tensor]) -> dict[int, list[tf.Tensor]]:
             tensors = propagation.forward(self.graph, x)
             return {
-                step.index: self._of_step(step, [tensors[n] for n in dict.fromkeys(step.inputs)], shifts[step.index])
+                step.index: statistics.batch_sums(
+                    step, [tensors[i] for i in dict.fromkeys(step.inputs)], shifts[step.index], self.pattern_type
+                )
                 for step in self.learned
             }
 
-        return statistics.get_concrete_function()
-
-    def _of_step(self, step: Step, inputs: list[tf.Tensor], shift: tf.Tensor) -> list[tf.Tensor]:
-        part = statistics.linear_part(step, inputs[0].dtype)
-        if part.kernel.dtype.size < 4:  # half precision has no room for sums over a batch
-            part = part._replace(kernel=tf.cast(part.kernel, tf.float32), bias=tf.cast(part.bias, tf.float32))
-        x = tuple(tf.cast(one, part.kernel.dtype) for one in inputs)
-        with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
-            tape.watch(part.kernel)
-            y = part.apply(x, part.kernel)
-        z = y + part.bias
-        if self.pattern_type == "linear":
-            mask = tf.ones_like(y)
-        else:
-            mask = tf.cast(z > 0 if self.pattern_type == "relu" else z <= 0, y.dtype)
-        total = Neurons(step).total
-        # The adjoint with respect to the kernel sums x times a signal over
-        # all positions of the window, whatever its strides and padding.
-        centred = (y - tf.cast(shift, y.dtype)) * mask
-        sums = [
-            total(y),
-            total(tf.ones_like(y)),
-            total(mask),
-            tape.gradient(y, part.kernel, output_gradients=mask),
-            tape.gradient(y, part.kernel, output_gradients=centred),
-        ]
-        return [tf.cast(found, tf.float64) for found in sums]
+        return add_up.get_concrete_function()
 
     # Analyzing
 
@@ -295,14 +244,14 @@ class PatternNet(ReLUAnalyzer):
         found = super()._explain(x, neuron_selection, tensor_ids)
         if not all(np.isfinite(one).all() for one in found):
             raise ValueError(
-                "the patterns carry the signal of these samples beyond the range of float32, and not that of the first "
-                "batch of the fit; fit on samples like these"
+                "expected signals in the range of float32, as the first batch of the fit had, received samples whose "
+                "signal the patterns carry beyond the range; fit on samples like these"
             )
         return found
 
     def _need_fit(self) -> None:
         if not self.fitted:
-            raise NotFittedError(f"this {self.name!r} analyzer is not fitted: call fit(X), or load() a file")
+            raise not_fitted(self.name)
 
     # Files
 
@@ -318,12 +267,7 @@ class PatternNet(ReLUAnalyzer):
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
         taken = {step.index: arrays[f"pattern/{step.index}"] for step in self.learned}
-        exponents = {int(tensor_id): int(exponent) for tensor_id, exponent in about.get("octaves", {}).items()}
-        if exponents and exponents.keys() != {self.graph.output, *(n for step in self.steps for n in step.inputs)}:
-            raise ValueError("expected the exponents of each tensor on the way, received those of others")
-        if any(abs(exponent) > 100_000 for exponent in exponents.values()) or not _in_range(exponents, self.steps):
-            raise ValueError("expected exponents that float32 holds the steps of, received others")
-        self._take(taken, exponents, None)
+        self._take(taken, damping.from_json(about.get("octaves", {}), self.graph, self.steps), None)
 
 
 class PatternAttribution(PatternNet):
@@ -340,16 +284,9 @@ class PatternAttribution(PatternNet):
         return kernel * pattern
 
 
-def _in_range(exponents: dict[int, int], steps: list[Step]) -> bool:
-    """Whether a signal can be damped by these exponents at each step."""
-    return not exponents or all(
-        abs(exponents[step.output] - exponents[tensor_id]) < 1000 for step in steps for tensor_id in step.inputs
-    )
-
-
-def _factor(step: Step, x: tf.Tensor) -> tf.Tensor:
-    """What a normalisation or scaling multiplies its input with."""
-    kind = step_types.of(step)
-    if kind == step_types.STANDARDIZATION:
-        return linear.standardization(step.layer, x).kernel
-    return (linear.affine(step, x.dtype) if kind == step_types.AFFINE else linear.linear_part(step.layer)).kernel
+# What a neuron that reads one number multiplies it by.
+_FACTORS: dict[str | None, Callable[[Step, tf.Tensor], tf.Tensor]] = {
+    step_types.STANDARDIZATION: lambda step, x: linear.standardization(step.layer, x).kernel,
+    step_types.NORMALIZATION: lambda step, x: linear.linear_part(step.layer).kernel,
+    step_types.AFFINE: lambda step, x: linear.affine(step, x.dtype).kernel,
+}

@@ -14,13 +14,13 @@ from ...graph import linear, step_types, windows
 from ...graph.linear import LinearPart
 from ...graph.model_graph import Step
 
-#: The kinds of steps whose neurons have patterns to learn.
+#: The step types whose neurons have patterns to learn.
 LEARNED = (step_types.KERNEL, step_types.ADD, step_types.SUBTRACT)
 
 
 def is_known(step: Step) -> bool:
-    """Whether it is clear which entries of its kernel each output of a step of the kinds :data:`LEARNED` reads."""
-    if isinstance(step.layer, windows.TRANSPOSED):  # their place tells, where there are strides
+    """Whether it is clear which entries of its kernel each output of a step of the types :data:`LEARNED` reads."""
+    if isinstance(step.layer, windows.TRANSPOSED):  # with strides, an output's position tells
         return None not in step.output_shape or set(step.layer.strides) == {1}
     aligned = {len(shape) for shape in step.input_shapes} == {len(step.output_shape)}
     return step.linear or (aligned and step.output_shape[-1] is not None)
@@ -51,7 +51,7 @@ class Neurons:
     stride tells which entries of the kernel it reads.
 
     Args:
-        step: Of one of the kinds :data:`LEARNED`.
+        step: Of one of the types :data:`LEARNED`.
 
     Attributes:
         shape: The kernel's.
@@ -69,8 +69,8 @@ class Neurons:
             if any(stride > 1 for stride in layer.strides):
                 self.strides = tuple(layer.strides)
                 geometry = windows.windows_of(layer, step.input_shape, step.output_shape)
-                places = zip(geometry.inputs, geometry.lows, self.strides, strict=True)
-                at = [(np.arange(size) + low) % stride for size, low, stride in places]
+                axes = zip(geometry.inputs, geometry.lows, self.strides, strict=True)
+                at = [(np.arange(size) + low) % stride for size, low, stride in axes]
                 self._phases = np.ravel_multi_index(np.meshgrid(*at, indexing="ij"), self.strides).ravel()
         self.totals: list[np.ndarray] | None = None
 
@@ -118,3 +118,41 @@ class Neurons:
         """A number a channel, in a shape that broadcasts to the kernel."""
         rank = len(self.shape)
         return of_channels.reshape([self.shape[axis] if axis in self._kept else 1 for axis in range(-rank, 0)])
+
+
+def batch_sums(step: Step, inputs: list[tf.Tensor], shift: tf.Tensor, pattern_type: str) -> list[tf.Tensor]:
+    """What :class:`Neurons` add up over the data, of one batch.
+
+    Args:
+        step: Of one of the types :data:`LEARNED`.
+        inputs: Its different inputs, ``(n, ...)`` each.
+        shift: Near the mean of each channel of its output, ``(channels,)``.
+        pattern_type: See :class:`~.analyzer.PatternNet`.
+
+    Returns:
+        float64, as :meth:`Neurons.add` takes them.
+    """
+    part = linear_part(step, inputs[0].dtype)
+    if part.kernel.dtype.size < 4:  # half precision has no room for sums over a batch
+        part = part._replace(kernel=tf.cast(part.kernel, tf.float32), bias=tf.cast(part.bias, tf.float32))
+    x = tuple(tf.cast(one, part.kernel.dtype) for one in inputs)
+    with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
+        tape.watch(part.kernel)
+        y = part.apply(x, part.kernel)
+    z = y + part.bias
+    if pattern_type == "linear":
+        mask = tf.ones_like(y)
+    else:
+        mask = tf.cast(z > 0 if pattern_type == "relu" else z <= 0, y.dtype)
+    total = Neurons(step).total
+    # The adjoint with respect to the kernel sums x times a signal over
+    # all positions of the window, whatever its strides and padding.
+    centred = (y - tf.cast(shift, y.dtype)) * mask
+    sums = [
+        total(y),
+        total(tf.ones_like(y)),
+        total(mask),
+        tape.gradient(y, part.kernel, output_gradients=mask),
+        tape.gradient(y, part.kernel, output_gradients=centred),
+    ]
+    return [tf.cast(found, tf.float64) for found in sums]

@@ -25,8 +25,8 @@ Arrays = dict[int, tuple[np.ndarray, ...]]
 class Checkpoint:
     """The finished pieces of one fit, in files that are complete or not there.
 
-    ``fit.json`` says which fit the folder belongs to, ``state.json`` the small
-    things that it knows, and each ``layer-*.npz`` holds one learned thing:
+    ``fit.json`` holds what the fit depends on, ``state.json`` what it has
+    counted so far, and each ``layer-*.npz`` holds one learned thing:
     arrays and JSON, never a pickle. Each file carries a mark of ``fit.json``,
     so that one of another fit is noticed, and a digest of what it holds.
     Killed at any point, a fit leaves a folder that a second one can go on from.
@@ -51,7 +51,7 @@ class Checkpoint:
             if another process writes there.
 
     Attributes:
-        old: Whether version 0.1 began it, whose files say less.
+        old: Whether version 0.1 began it, whose files hold less.
     """
 
     def __init__(
@@ -69,14 +69,16 @@ class Checkpoint:
         self._lock: lock.FolderLock | None = None
         text = json.dumps(header, sort_keys=True)
         if self.directory.exists() and not self.directory.is_dir():
-            raise ValueError(f"expected a folder for the checkpoint, received a file: {self.directory}")
+            raise ValueError(
+                f"expected a folder for the checkpoint, received a file: {self.directory}; give another path"
+            )
         own = {lock.NAME, *(path.name for path in self._partial())}
         if (self.directory / HEADER).exists():
             text = self._check(json.loads(text))
         elif held := sorted({path.name for path in self.directory.glob("*")} - own):
             raise ValueError(
                 f"expected an empty folder or one that a fit wrote ({HEADER}), received {self.directory}, which holds "
-                f"{held[:3]}: give another folder"
+                f"{held[:3]}; give another folder"
             )
         elif writes:
             with written(self.directory / HEADER) as file:
@@ -89,7 +91,10 @@ class Checkpoint:
             entered = lock.FolderLock(self.directory).__enter__()
             try:
                 if json.dumps(self._read(self.directory / HEADER), sort_keys=True) != self._text:
-                    raise ValueError(f"another fit began in {self.directory} meanwhile: give another folder")
+                    raise ValueError(
+                        f"expected the checkpoint {self.directory} of this fit, received that of another fit, which "
+                        "began meanwhile; give another folder"
+                    )
                 for path in self._partial():
                     path.unlink(missing_ok=True)
             except BaseException:
@@ -127,7 +132,10 @@ class Checkpoint:
         if self._model is not None:
             differing += self._model(found)
         if differing:
-            raise ValueError(f"the checkpoint {self.directory} is of another fit: {'; '.join(differing)}; {anew}")
+            raise ValueError(
+                f"expected a checkpoint of this fit, received {self.directory}, which is of another fit: "
+                f"{'; '.join(differing)}; {anew}"
+            )
         return json.dumps(found, sort_keys=True)
 
     def _read(self, path: pathlib.Path, advice: str = "delete it, and what it held is fitted again") -> dict[str, Any]:
@@ -173,7 +181,7 @@ class Checkpoint:
         return pieces
 
     def write(self, key: str, weights: Arrays, report: list[dict[str, Any]]) -> None:
-        """Keep one finished piece, in place of one of the same key.
+        """Write one finished piece, instead of one of the same key.
 
         Args:
             key: Any text, such as a layer's name.
@@ -230,10 +238,10 @@ def _plain(value: Any) -> Any:
     """NumPy's numbers and arrays as JSON holds them."""
     if isinstance(value, np.generic | np.ndarray):
         return value.tolist()
-    raise TypeError(f"expected what JSON holds, received {type(value).__name__}")
+    raise TypeError(f"expected what JSON holds, received {type(value).__name__}; give plain numbers and text")
 
 
-# How a differing entry is called, where its values say nothing.
+# What a differing entry is called where its values mean nothing to a reader.
 _NAMES = {
     "fingerprint": "it has another model, or other weights of this one",
     "data.first": "its data began with another batch",

@@ -1,4 +1,4 @@
-"""What a fit costs, said before it starts, and how long it takes, guessed from its first layer."""
+"""The cost of a fit: how much there is to learn, and a guess of its time from its first layer."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from ..inverse_graph import Node
 from ..network import InverseNetwork
 
 # Measured on two cores, and only as good as a guess needs: seconds a batch and class for the calls, seconds a batch,
-# seconds a multiplication in float64, and seconds a number that goes into a regression. The first layer's time says how
+# seconds a multiplication in float64, and seconds a value that goes into a regression. The first layer's time shows how
 # much faster or slower a machine is.
-_CALL, _BATCH, _MULTIPLICATION, _NUMBER = 3e-3, 5e-3, 4e-11, 1.3e-8
+_CALL, _BATCH, _MULTIPLICATION, _VALUE = 3e-3, 5e-3, 4e-11, 1.3e-8
 # How far the first layer, which holds the first tracing of the model, may change the guess.
 _LIKELY = (0.5, 4.0)
 HOUR = 3600.0
@@ -81,11 +81,11 @@ class Plan(NamedTuple):
         else:
             work = groups * (rows * (features + targets) * features + features * features * (features / 3 + targets))
         above = self._work_above(node) * samples * share
-        numbers = rows * (features + targets) * groups
-        each_class = _CALL * max(1.0, batches * share) + _MULTIPLICATION * (work + above) + _NUMBER * numbers
-        look = 0.0 if self.keeps else self._work_above(None) * samples * share
+        values = rows * (features + targets) * groups
+        each_class = _CALL * max(1.0, batches * share) + _MULTIPLICATION * (work + above) + _VALUE * values
+        forward = 0.0 if self.keeps else self._work_above(None) * samples * share
         passes = self._passes(node)
-        return self.classes * each_class + passes * (_BATCH * batches + 0.1 * _MULTIPLICATION * look)
+        return self.classes * each_class + passes * (_BATCH * batches + 0.1 * _MULTIPLICATION * forward)
 
     def _work_above(self, node: Node | None) -> float:
         """Multiplications for one sample of all steps above a node, or of all steps."""

@@ -1,4 +1,4 @@
-"""Fitting an InverseNetwork from the top down, one pass over the data a learned node."""
+"""The loop of a fit: from the logit down, one learned node after the other."""
 
 from __future__ import annotations
 
@@ -37,22 +37,21 @@ class Options(NamedTuple):
 
 
 class Fitting:
-    """One fit: classes, data and options, and what is known so far.
+    """One fit of an inverse network.
 
-    Nothing is written to the network before :meth:`run` returns.
+    The network itself is not changed: :meth:`run` returns the weights.
 
     Args:
-        network: Whose weights to find.
-        batches: The data, passed over again and again.
-        classes: Output neurons.
+        network: The inverse network to find weights for.
+        batches: The data; every learned node may take a pass over them.
+        classes: The output neurons to fit.
         options: See :class:`Options`.
-        verbose: 0 silent, 1 a bar a pass and a line a layer, 2 a line a layer
-            and class.
-        memory: Bytes that the sums of the classes which go through the data
-            together may take, one class always; and as many again what the
-            network makes of the data, which is kept where it fits.
-        checkpoint: What is learned is written there, and what stands there is
-            not learned again.
+        verbose: 0 silent, 1 a bar for each pass and a line for each layer, 2 a
+            line for each layer and class.
+        memory: Bytes that the sums of the classes which share a pass may take
+            (one class always does), and as many again for forward passes that
+            are kept.
+        checkpoint: Where fitted nodes are written, and read back from.
         replicas: The devices and hosts that take part.
 
     Raises:
@@ -81,9 +80,9 @@ class Fitting:
         self.replicas = replicas or Replicas()
         if options.conv_solver == "trained" and (self.replicas.count, self.replicas.hosts) != (1, 1):
             raise ValueError(
-                "conv_solver='trained' goes through its batches one after the other, and cannot share them among "
-                f"{self.replicas.count * self.replicas.hosts} replicas; fit outside of the strategy's scope, or take "
-                "conv_solver='closed_form'"
+                "conv_solver='trained' expected one device, as it goes through its batches one after the other, "
+                f"received {self.replicas.count * self.replicas.hosts} replicas; fit outside of the strategy's scope, "
+                "or take conv_solver='closed_form'"
             )
         self._weights: dict[int, dict[int, Weights]] = {c: {} for c in classes}
         self._lines: dict[tuple[int, int], dict[str, Any]] = {}
@@ -126,7 +125,7 @@ class Fitting:
         return cost.Plan(self.network, len(self.classes), self.memory, epochs, options.rows, self.samples.keeps)
 
     def _log_how_long(self, plan: cost.Plan, first: float) -> None:
-        """Guess the whole fit's time from its first layer's: a line, and a warning if it is more than an hour."""
+        """Guess from the first layer's time how long the fit takes; warn if it is more than an hour."""
         seconds = plan.guess(first, self.batches.count(), self.batches.steps or 1)
         text = f"{plan.size}, {cost.in_words(seconds)}"
         if seconds > cost.HOUR and self.replicas.chief:
@@ -142,12 +141,12 @@ class Fitting:
 
     @property
     def report(self) -> list[dict[str, Any]]:
-        """One line a layer and class, from the top down."""
+        """One entry for each layer and class, from the logit down."""
         order = {node.index: position for position, node in enumerate(self.network.learned)}
         return [self._lines[key] for key in sorted(self._lines, key=lambda key: (order[key[0]], key[1]))]
 
     def _take_up(self) -> None:
-        """Begin where the checkpoint stands."""
+        """Take over what the checkpoint holds."""
         if self.checkpoint is None:
             return
         pieces = self.checkpoint.load()
@@ -157,7 +156,10 @@ class Fitting:
             shapes = None if node is None else self.network.regression(node).weight_shapes
             odd = any(tuple(w.shape for w in found) != shapes for found in weights.values())
             if node is None or odd or len(lines) != len(weights):
-                raise ValueError(f"{self.checkpoint.directory} holds {key!r}, which is no layer of this fit: delete it")
+                raise ValueError(
+                    f"expected layers of this fit in {self.checkpoint.directory}, received {key!r}, which is no layer "
+                    "of this fit; delete it"
+                )
             for (c, found), line in zip(sorted(weights.items()), lines, strict=True):
                 self._weights[c][node.index] = tuple(tf.constant(w, tf.float32) for w in found)
                 self._lines[node.index, c] = line
@@ -176,13 +178,16 @@ class Fitting:
                 pass
 
     def _expect(self, marks: str | None, checkpoint: Checkpoint) -> None:
-        """Hold the passes to come against the batches that the checkpoint was learned from."""
+        """Compare the passes to come with the batches that the checkpoint was learned from."""
         if marks is not None:
             self.batches.marks = [int(marks[i : i + 8], 16) for i in range(0, len(marks), 8)]
             self.batches.steps = self.batches.steps or len(self.batches.marks)
             self.batches.resumed = True
         elif not checkpoint.old:
-            raise ValueError(f"{checkpoint.directory} does not say which data it was learned from: delete it")
+            raise ValueError(
+                f"expected a checkpoint that says which data it was learned from, received {checkpoint.directory}, "
+                "which does not say; delete it"
+            )
         elif self.batches.steps != 1 and self.replicas.chief:
             warnings.warn(
                 f"{checkpoint.directory} was begun by version 0.1, which noted the first batch of its data only: that "
@@ -267,7 +272,7 @@ class Fitting:
     # The data
 
     def passing(self) -> Iterator[np.ndarray]:
-        """One pass over the data, with a bar."""
+        """One pass over the data, with a progress bar: arrays ``(n, *input shape)``."""
         progress = Progress(self.batches.steps, 1 if self.verbose == 1 and self.replicas.chief else 0)
         for i, x in enumerate(self.batches):
             if self.checkpoint is not None:
@@ -276,10 +281,10 @@ class Fitting:
             progress.update(i + 1)
         progress.finish()
 
-    # What is found
+    # The results
 
     def keep(self, node: Node, neuron: int, weights: Any, mse: float, variance: float, rows: int) -> None:
-        """Note a class' fitted weights for a node, and what they reconstruct."""
+        """Keep a class' fitted weights for a node, and the error that they leave."""
         self._weights[neuron][node.index] = tuple(tf.constant(w, tf.float32) for w in weights)
         self._lines[node.index, neuron] = line = error_line(
             node, neuron, self.members.count(neuron), rows, mse, variance

@@ -1,4 +1,4 @@
-"""What a fit sees of the data: for each learned node, batches of samples as looked at, anew or as kept."""
+"""Streams batches to the node that is being fitted, recomputing forward passes or keeping them."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from ..inverse import LearnedInverse, Record, Weights
 from ..inverse_graph import Node
 from ..network import ForwardPass, InverseNetwork, PartialWalk
 
-# How many positions of one sample a sampled regression takes at least: enough
-# that a forward pass pays, few enough that many samples have their say.
+# A sampled regression takes at least so many positions of each sample that it uses: a forward pass should pay.
 POSITIONS = 256
-# And of how many samples, on average, so that few rows are not all of one, or by chance of none.
+# It uses at least so many samples on average: few rows should not all come from one sample, or by chance from none.
 SAMPLES = 16
 
 
 class Draw(NamedTuple):
-    """Which rows a class' regression takes.
+    """How many rows a class' regression draws from the data.
 
     Attributes:
-        rate: Share of the samples.
-        take: Positions of each.
+        rate: The share of the samples that it uses, in (0, 1].
+        take: How many positions it takes of each of them.
     """
 
     rate: float
@@ -34,7 +33,7 @@ class Draw(NamedTuple):
 
     @classmethod
     def of(cls, inverse: LearnedInverse, limit: int | None, samples: int) -> Draw:
-        """About ``limit`` rows of ``samples`` samples; None for every one."""
+        """A draw of about ``limit`` rows from ``samples`` samples; of every row if ``limit`` is None."""
         if limit is None:
             return cls(1.0, inverse.positions)
         samples = max(samples, 1)
@@ -44,13 +43,14 @@ class Draw(NamedTuple):
 
 
 class Part(NamedTuple):
-    """Some samples of a batch, at one node.
+    """What a node's regression reads of some samples of a batch.
 
     Attributes:
-        signal: What the node takes: a tensor, or a tuple of those that meet.
-        target: What it is to reconstruct.
-        record: What its inverse needs of the forward pass.
-        samples: Their numbers in the data.
+        signal: The source signal at the node's output, ``(n, ...)``; where
+            several signals meet, a tuple of them.
+        target: What the node's inverse is to reconstruct, ``(n, ...)``.
+        record: What the inverse needs of the forward pass.
+        samples: The samples' indices in the data, int ``(n,)``.
     """
 
     signal: Any
@@ -60,15 +60,16 @@ class Part(NamedTuple):
 
 
 class Batch:
-    """Samples looked at for one node.
+    """A batch after its forward pass, for one node.
 
     Args:
-        network: Who looks.
-        forward_pass: What it saw.
-        samples: The samples' numbers in the data.
-        draws: Each one's, in [0, 1).
-        partial: How far down each class' signal has been walked, for a batch
-            that is kept; None for one that is not.
+        network: The inverse network.
+        forward_pass: What the forward pass left of the batch.
+        samples: The samples' indices in the data, int ``(n,)``.
+        draws: A uniform draw from [0, 1) for each sample: a class that uses a
+            share of the samples takes those whose draw lies below it.
+        partial: For a batch that is kept, how far down each class' signal has
+            been inverted; None for one that is not kept.
     """
 
     def __init__(
@@ -88,11 +89,18 @@ class Batch:
         )
 
     def at(self, node: Node, neuron: int, weights: dict[int, Weights], chosen: np.ndarray) -> Part:
-        """The samples ``chosen``, with class ``neuron``'s signal where ``node`` takes it."""
+        """What ``node`` reads of some samples of the batch for one class.
+
+        Args:
+            node: A learned node.
+            neuron: The class.
+            weights: What is fitted of the class so far, by the node's index.
+            chosen: Indices of the samples within the batch.
+        """
         if self.partial is None:
             part = self.forward_pass.rows(chosen)
             signal = self.network.invert_down_to(part, neuron, node, weights)
-        else:  # all of them: the next node may choose others
+        else:  # The signal of all samples is kept, as the next node may choose others.
             partial = self.partial.setdefault(neuron, PartialWalk())
             signal = self.network.invert_down_to(self.forward_pass, neuron, node, weights, partial)
             only = ForwardPass(self.forward_pass.logits, {node.index: self.forward_pass.records.get(node.index, ())},
@@ -104,23 +112,25 @@ class Batch:
 
 
 class Samples:
-    """The data of a fit, looked at again for each learned node.
+    """Streams the data of a fit to each learned node in turn.
 
-    Where all that a fit asks of the network fits into ``memory``, it is kept
-    from the first pass on, and the walk down goes on where it stood; the
-    numbers are the same up to rounding.
+    Where the forward passes of all samples and the signals of all classes fit
+    into ``memory``, they are kept from the first pass on, and a signal is
+    inverted further from where it stands. Elsewhere each node passes over the
+    data again and runs the network anew. The numbers are the same up to
+    rounding.
 
     Args:
-        network: Who looks.
-        passing: Gives one pass over the data, batches ``(n, ...)``.
-        count: Samples a pass; None if unknown.
-        replicas: Who looks at which of them.
+        network: The inverse network.
+        passing: Starts a pass over the data, batches ``(n, ...)``.
+        count: How many samples a pass has; None if unknown.
+        replicas: The devices and hosts that share the batches.
         classes: How many classes are fitted.
         seed: Of the samples and positions that are drawn.
-        memory: Bytes.
+        memory: Bytes that may be kept.
 
     Attributes:
-        keeps: Whether what was looked at is kept.
+        keeps: Whether forward passes are kept.
     """
 
     def __init__(
@@ -139,9 +149,13 @@ class Samples:
         self._kept: list[tuple[ForwardPass, np.ndarray, dict[int, PartialWalk]]] = []
 
     def batches(self, position: int, node: Node, rate: float) -> Iterator[list[Batch]]:
-        """A random share ``rate`` of this host's samples, for the learned node at ``position``, by replica.
+        """A random share of this host's samples after their forward passes: each time a list of one batch a replica.
 
-        Kept batches come whole.
+        Args:
+            position: Position of the node among the learned ones.
+            node: The node.
+            rate: The share of the samples. Batches that are kept come with
+                all of their samples.
         """
         choose = np.random.default_rng([self.seed, position])
         if not self.keeps:
@@ -163,12 +177,16 @@ class Samples:
             yield [Batch(self.network, forward_pass, samples, choose.random(len(samples)), partial)]
 
     def done(self, node: Node) -> None:
-        """Let go of what only ``node`` needed."""
+        """Free what only ``node`` needed."""
         for forward_pass, _, _ in self._kept:
             forward_pass.targets.pop(node.index, None)
 
     def positions(self, position: int, samples: np.ndarray, inverse: LearnedInverse, take: int) -> np.ndarray | None:
-        """The positions to take of each sample, ``(n, take)``; a sample's are the same in every batch and fit."""
+        """The positions to take of each sample, int ``(n, take)``; None for all.
+
+        They depend on the seed, the node and the sample alone, not on batches,
+        classes or hosts.
+        """
         if take >= inverse.positions:
             return None
         drawn = np.empty((len(samples), take), np.int64)
@@ -178,7 +196,7 @@ class Samples:
         return drawn
 
     def _drawn(self, rate: float, choose: np.random.Generator) -> Iterator[tuple[np.ndarray, ...]]:
-        """A random share of the samples in batches of the usual size: they, their draws, their numbers."""
+        """A random share of the samples in batches of the usual size: the samples, their draws and their indices."""
         kept: list[tuple[np.ndarray, ...]] = []
         first = 0
         for x in self.passing():
@@ -199,7 +217,7 @@ def _joined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
 
 
 def _bytes_a_sample(network: InverseNetwork, classes: int) -> int:
-    """About what a fit asks of one sample: targets, masks and switches, and a signal a class in float64."""
+    """About how many bytes are kept of one sample: targets, masks and switches, and a float64 signal for each class."""
     shapes = network.graph.shapes
     sizes = [math.prod(shapes[node.output]) for node in network.nodes]
     targets = sum(math.prod(shapes[tensor_id]) for node in network.learned for tensor_id in node.needs)

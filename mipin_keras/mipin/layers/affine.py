@@ -34,9 +34,9 @@ class AffineInverse(Inverse):
             )
         if not (np.isfinite(self._offset).all() and np.isfinite(self._factor).all() and self._factor.all()):
             raise ValueError(
-                f"layer {step} divides by its input or multiplies it by 0, NaN or infinity, which has no inverse; "
-                "change its constants, or put what it does into a layer of your own and register an inverse for that "
-                "with @mipin_keras.register_inverse"
+                f"expected an affine layer with an inverse, received layer {step}, which divides by its input or "
+                "multiplies it by 0, NaN or infinity; change its constants, or put what it does into a layer of your "
+                "own and register an inverse for that with @mipin_keras.register_inverse"
             )
 
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:

@@ -28,7 +28,7 @@ class _Windowed(LearnedInverse):
         self.groups = self._groups()
         self.windows = windows.windows_of(self.layer, self.input_shape, self.output_shape)
         self.positions = int(np.prod(self.input_shape[:-1]))
-        # Of each group, what is read at one place and what is reconstructed there
+        # Of each group, how many channels are read at one position, and how many are reconstructed there
         self._split = (self.output_shape[-1] // self.groups, self.input_shape[-1] // self.groups)
         self.weight_shapes = ((*self.windows.sizes, *self._kernel_tail()), (self.input_shape[-1],))
         self._table: np.ndarray | None = None
@@ -41,8 +41,8 @@ class _Windowed(LearnedInverse):
         """The last two axes of the layer's kernel."""
         raise NotImplementedError
 
-    def _places(self) -> np.ndarray:
-        """Where in the output each element of the input is read from, ``(positions, places)``."""
+    def _read_from(self) -> np.ndarray:
+        """From which output positions each input position is read: indices ``(input positions, kernel size)``."""
         raise NotImplementedError
 
     def regression(self) -> Ridge:
@@ -52,7 +52,7 @@ class _Windowed(LearnedInverse):
         self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
     ) -> tuple[np.ndarray, np.ndarray]:
         if self._table is None:
-            self._table = self._places()
+            self._table = self._read_from()
         channels, filters = self.input_shape[-1], self.output_shape[-1]
         read, made = self._split
         n = int(signal.shape[0])
@@ -89,7 +89,7 @@ class ConvInverse(_Windowed):
     def _kernel_tail(self) -> tuple[int, int]:
         return self._split[1], self.output_shape[-1]
 
-    def _places(self) -> np.ndarray:
+    def _read_from(self) -> np.ndarray:
         return self.windows.windows()
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -118,7 +118,7 @@ class TransposedConvInverse(_Windowed):
     def _kernel_tail(self) -> tuple[int, int]:
         return self._split
 
-    def _places(self) -> np.ndarray:
+    def _read_from(self) -> np.ndarray:
         return self.windows.elements()
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:

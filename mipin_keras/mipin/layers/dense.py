@@ -104,7 +104,7 @@ class ChannelInverse(PerChannel):
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
         axis, rank = self.layer.axis, len(self.input_shape) + 1
-        axes = sorted(a % rank for a in ([axis] if isinstance(axis, int) else axis))
+        axes = sorted(a % rank for a in keras.tree.flatten(axis))
         if axes != list(range(axes[0], rank)):
             raise ValueError(f"expected layer {step} to work on the last axis, received axis={axis}; move the channels")
         self.over(self.input_shape, len(axes))

@@ -36,7 +36,7 @@ class _Merge(Inverse):
         if any(shape != self.output_shape for shape in self.shapes):
             raise ValueError(
                 f"expected layer {self.step} to merge tensors of one shape, received {self.shapes}, which MIP-IN "
-                "cannot invert: broadcasting mixes positions"
+                "cannot invert, as broadcasting mixes positions; stop the explanation above it with input_layer="
             )
 
 
@@ -55,7 +55,9 @@ class SumInverse(_Merge, LearnedInverse):
         self._need_one_shape()
         self.factors = linear.coefficients(step)
         if 0 in self.factors:
-            raise ValueError(f"layer {step} subtracts a tensor from itself, which MIP-IN cannot invert")
+            raise ValueError(
+                f"expected different tensors, received layer {step}, which subtracts a tensor from itself; leave it out"
+            )
         # Of one tensor, such as Add([x, x]), there is nothing to learn.
         self.learned = len(self.tensor_ids) > 1
         channels = self.output_shape[-1]
@@ -121,7 +123,10 @@ class ConcatenateInverse(_Merge):
         axis = getattr(self.layer, "axis", -1)
         self.axis = axis if axis >= 0 else axis + len(self.output_shape) + 1
         if self.axis == 0:
-            raise ValueError(f"layer {step} joins samples, which MIP-IN cannot invert; join features instead")
+            raise ValueError(
+                f"expected layer {step} to join features, received one that joins samples, which MIP-IN cannot invert; "
+                "join features instead"
+            )
 
     def source(self, signal: Any, record: Record, weights: Weights) -> Any:
         parts = tf.split(signal, [shape[self.axis - 1] for shape in self.step.input_shapes], axis=self.axis)
@@ -136,21 +141,24 @@ class GateInverse(_Merge, PerChannel):
     """``y = x g`` with a gate g, as in squeeze and excitation: the gate is taken from the forward pass, like a mask.
 
     The signal over the gate, then a ridge regression a channel. What makes
-    the gate gets no signal. Without ``forward_relu`` the gate is not looked
-    at either.
+    the gate gets no signal. Without ``forward_relu`` the gate is not used
+    either.
     """
 
     def __init__(self, step: Step, *, gate: int | None = None, **options: Any):
         super().__init__(step, **options)
         if gate is None or len(step.inputs) != 2 or len(self.tensor_ids) != 2:
             raise ValueError(
-                f"layer {step} multiplies tensors none of which is known as a gate (one that a sigmoid makes, or that "
-                "broadcasts over space), which MIP-IN cannot invert; write an inverse and register it with "
-                f"@mipin_keras.register_inverse({type(self.layer).__name__})"
+                "expected a product with a gate (a tensor that a sigmoid makes, or that broadcasts over space), "
+                f"received layer {step}, which multiplies tensors none of which is known as a gate; write an inverse "
+                f"and register it with @mipin_keras.register_inverse({type(self.layer).__name__})"
             )
         self.gate = self.tensor_ids.index(gate)
         if self.shapes[1 - self.gate] != self.output_shape:
-            raise ValueError(f"expected layer {step} to gate a tensor of its output's shape, received {self.shapes}")
+            raise ValueError(
+                f"expected layer {step} to gate a tensor of its output's shape, received {self.shapes}; stop the "
+                "explanation above it with input_layer="
+            )
         self.over(self.output_shape)
 
     def carries(self, tensor_ids: tuple[int, ...]) -> tuple[int | None, ...]:
@@ -197,7 +205,7 @@ class FanOutInverse(LearnedInverse):
     sampled = True
 
     def __init__(self, shape: tuple[int, ...], count: int, name: str, *, merge: str = "channel", **options: Any):
-        if not all(isinstance(size, int) for size in shape):
+        if None in shape:
             raise ValueError(
                 f"expected the output of {name!r}, which several layers read, to have a static shape, received "
                 f"{shape}; build the model with a fixed keras.Input shape"

@@ -124,7 +124,7 @@ class ReductionInverse(Inverse):
         super().__init__(step, **options)
         rank = len(self.input_shape) + 1
         axes = getattr(self.layer, "axis", tuple(range(1, rank - 1)))  # a global pooling: all but batch and channels
-        if axes is None or 0 in (gone := sorted(a % rank for a in ([axes] if isinstance(axes, int) else axes))):
+        if axes is None or 0 in (gone := sorted(a % rank for a in keras.tree.flatten(axes))):
             raise ValueError(touches_batch(step))
         self.gone = gone
         self._spread = [1 if axis + 1 in gone else size for axis, size in enumerate(self.input_shape)]

@@ -33,9 +33,9 @@ class ActivationInverse(Inverse):
         if name not in activations.ELEMENTWISE and name != "sigmoid":
             shown = name or repr(getattr(self.layer, "activation", self.layer))
             raise ValueError(
-                f"MIP-IN knows no inverse for the activation {shown} of layer {step}: it takes the elementwise "
-                "functions of keras.activations; put your own function into a layer and register an inverse for it "
-                "with @mipin_keras.register_inverse"
+                f"expected an elementwise function of keras.activations, received the activation {shown} of layer "
+                f"{step}, which MIP-IN knows no inverse for; put your own function into a layer and register an "
+                "inverse for it with @mipin_keras.register_inverse"
             )
 
     def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
@@ -64,7 +64,7 @@ class ReshapeInverse(Inverse):
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
         axes = getattr(self.layer, "axis", ())  # of squeeze and expand_dims; None squeezes a batch of one too
-        axes = [axes] if isinstance(axes, int) else axes
+        axes = None if axes is None else keras.tree.flatten(axes)
         rank = 1 + max(len(self.input_shape), len(self.output_shape))
         if axes is None or 0 in [a % rank for a in axes] or np.prod(self.input_shape) != np.prod(self.output_shape):
             raise ValueError(touches_batch(step))
@@ -101,8 +101,8 @@ class RepeatVectorInverse(Inverse):
 
 def _pairs(amounts: Any) -> list[tuple[int, int]]:
     """Amounts before and after each spatial axis, however the layer keeps them."""
-    amounts = [amounts] if isinstance(amounts, int) else list(amounts)
-    if all(isinstance(amount, int) for amount in amounts):  # the 1D layers: (before, after)
+    amounts = [amounts] if np.ndim(amounts) == 0 else list(amounts)
+    if all(np.ndim(amount) == 0 for amount in amounts):  # the 1D layers: (before, after)
         return [(amounts[0], amounts[-1])]
     return [tuple(pair) for pair in amounts]
 

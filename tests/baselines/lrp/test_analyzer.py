@@ -509,10 +509,10 @@ def test_layers_that_lrp_is_not_defined_for(layer, name):
     with pytest.raises(ValueError) as caught:
         made(name, model)
     message = str(caught.value)
-    assert message.startswith(f"{name!r} is not defined for layer {layer}")
+    assert message.startswith(f"{name!r} expected layers that it is defined for, received layer {layer}")
     for other in ("gradient", "input_t_gradient", "integrated_gradients", "smoothgrad", "mipin"):
         assert f"'{other}'" in message
-    assert "'lrp" not in message.replace(f"{name!r} is", "")
+    assert "'lrp" not in message.removeprefix(repr(name))
     assert "ReLU" not in message and "Dense" not in message
 
 
@@ -665,6 +665,11 @@ def test_rules_reach_separable_nested_and_shared_layers():
 def test_bad_rules_for_single_layers(rules, problem, network):
     with pytest.raises(ValueError, match=problem):
         create_analyzer("lrp.z", network, rules=rules)
+
+
+def test_a_rule_for_a_layer_that_relevance_does_not_come_by_is_refused(network):
+    with pytest.raises(ValueError, match=r"'conv', which names none; they are \['conv2', 'head'\]"):
+        create_analyzer("lrp.z", network, rules={"conv": "Flat"}, input_layer="relu")
 
 
 def test_a_rule_of_ones_own(network):

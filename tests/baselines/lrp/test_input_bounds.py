@@ -74,9 +74,9 @@ def test_an_input_without_a_fixed_shape():
 def test_a_model_without_weights_at_the_input():
     x = keras.Input((4,))
     model = keras.Model(x, L.Dense(2)(L.ReLU()(x)))
-    with pytest.raises(ValueError, match="no layer with weights at the input"):
+    with pytest.raises(ValueError, match="layers with weights at the input, received a model without"):
         create_analyzer("deep_taylor.bounded", model, low=0.0, high=1.0)
-    with pytest.raises(ValueError, match="this model has none"):
+    with pytest.raises(ValueError, match="with weights at the input, which input_layer_rule is for"):
         create_analyzer("lrp.epsilon", model, input_layer_rule=(0.0, 1.0))
 
 

@@ -301,6 +301,6 @@ def test_a_generator_that_goes_on_cannot_be_resumed(tmp_path):
         while True:
             yield X[:20]
 
-    with pytest.raises(ValueError, match="checkpoint= needs data that starts again, received a generator"):
+    with pytest.raises(ValueError, match="checkpoint= expected data that starts again, received a generator"):
         mipin(mlp()).fit(forever(), steps=3, checkpoint=tmp_path / "a")
     assert not (tmp_path / "a").exists()
