@@ -23,7 +23,7 @@ FORMAT = 2
 _OLD_FORMAT = 1
 
 
-class Archived:
+class Serializable:
     """The part of an analyzer that is saved to a file, and loaded from it onto the same model.
 
     Attributes:
@@ -144,6 +144,9 @@ class Archived:
         self.identity = identity if found else None
 
 
+Archived = Serializable  # the name until mipin_keras/analyzer.py is committed with the new one
+
+
 def _checked(path: pathlib.Path, name: str, take: Callable[[], Any]) -> Any:
     """The result of ``take()``, which reads a file's JSON; as that may hold anything, an error is one of the file."""
     try:
@@ -205,7 +208,7 @@ def _agree(found: Any, here: dict[str, Any] | None) -> bool:
 
 
 def open_file(path: str | os.PathLike[str]) -> npz.Reader:
-    """Open a file that :meth:`Archived.save` wrote, and check its header.
+    """Open a file that :meth:`Serializable.save` wrote, and check its header.
 
     Returns:
         The open file; its arrays are not read yet.
