@@ -25,7 +25,7 @@ def picture(measures: Mapping[str, Any]) -> Figure:
     }
     others = [title for title in methods.METHODS if title not in styles]
     colors = ["C0", "C1", "C2", "C4", "C5", "C6", "C8", "C9"]
-    styles |= {title: {"color": color, "linewidth": 1.2} for title, color in zip(others, colors, strict=True)}
+    styles |= {title: {"color": color, "linewidth": 1.2} for title, color in zip(others, colors, strict=False)}
     for ax, (name, found) in zip(axes.flat, measures.items(), strict=True):
         for title, one in found["rankings"].items():
             ax.plot(found["shares"], one["curve"], label=title, **styles[title])

@@ -7,22 +7,49 @@ from matplotlib.image import imread
 
 pytest.importorskip("sklearn", reason="the examples take their digits from scikit-learn")
 
+from sklearn.datasets import load_digits  # noqa: E402
+
+import mipin_keras  # noqa: E402
 from examples import demo, explain_a_model, own_layer, residual_network  # noqa: E402
+from mipin_keras.metrics import completeness  # noqa: E402
 
 
-def test_explain_a_model(tmp_path, capsys):
+@pytest.mark.medium
+def test_explain_a_model(tmp_path, capsys, monkeypatch):
+    models = []
+    fit = keras.Sequential.fit
+    monkeypatch.setattr(
+        keras.Sequential, "fit", lambda self, *args, **kw: models.append(self) or fit(self, *args, **kw)
+    )
     attribution = explain_a_model.main(tmp_path, epochs=1, samples=100, verbose=0)
-    assert attribution.shape == (6, 8, 8, 1)
-    assert imread(tmp_path / "explain_a_model.png").ndim == 3
-    assert (tmp_path / "fit.npz").is_file()
-    assert "APC" in capsys.readouterr().out
+    # The file that it saves explains the first six test digits as it does, and is as complete as it prints.
+    analyzer = mipin_keras.load_analyzer(tmp_path / "fit.npz", models[0])
+    chosen = (load_digits().images[1500:1506, ..., None] / 16).astype("float32")
+    np.testing.assert_allclose(analyzer.analyze(chosen), attribution, rtol=1e-5, atol=1e-7)
+    printed = capsys.readouterr().out
+    x = (load_digits().images[1500:, ..., None] / 16).astype("float32")
+    assert str(completeness(analyzer, x)) in printed
+    picture = imread(tmp_path / "explain_a_model.png")
+    assert picture[..., :3].min() < 0.1 and picture.shape[1] > 1.5 * picture.shape[0] > 300  # six columns, three rows
 
 
-def test_own_layer():
+def test_own_layer(monkeypatch):
+    explained = []
+    monkeypatch.setattr(
+        own_layer, "completeness", lambda analyzer, x: explained.append((analyzer, x)) or completeness(analyzer, x)
+    )
     found = own_layer.main(epochs=1, verbose=0)
-    assert found.samples == 297
-    # The standardized network keeps the logit about as well as one without the layer would.
-    assert 0 < found.apc < 50
+    assert found.samples == 297 and 0 < found.apc < 50
+    # The inverse is exact: all is as for the network behind the layer, explained on standardized digits, but for units.
+    (analyzer, x) = explained[0]
+    x, (standardize, *rest) = x[:20], analyzer.model.layers
+    train = load_digits().images[:1500].astype("float32")
+    behind = mipin_keras.create_analyzer("mipin", keras.Sequential([keras.Input((8, 8)), *rest]), verbose=0)
+    behind.fit(np.asarray(standardize(train)), batch_size=128)
+    signal, attribution = (f(np.asarray(standardize(x))) for f in (behind.source_signal, behind.analyze))
+    deviation, mean = standardize.deviation, standardize.mean
+    np.testing.assert_allclose(analyzer.source_signal(x), signal * deviation + mean, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(analyzer.analyze(x), attribution * deviation, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.medium

@@ -2,6 +2,7 @@
 
 import json
 
+import keras
 import numpy as np
 import pytest
 
@@ -56,9 +57,39 @@ def test_load_refuses(tmp_path):
 )
 def test_the_models_are_the_papers(build, shapes):
     model = build()
-    assert model.output_shape == (None, 10)
     for name, shape in shapes.items():
         assert tuple(model.get_layer(name).output.shape[1:]) == shape
+    # What the paper's tables leave to the forward pass: ReLU behind each hidden layer, a softmax, no dropout.
+    x = np.random.default_rng(0).random((3, *model.input_shape[1:]), np.float32)
+    ends = [layer for layer in model.layers if layer.weights]
+    outputs = keras.Model(model.inputs, [layer.output for layer in ends])(x, training=False)
+    for found in outputs[:-1]:
+        assert np.min(found) == 0 < np.mean(found)
+    np.testing.assert_allclose(np.sum(outputs[-1], axis=1), 1, rtol=1e-5)
+    by_hand = x
+    for layer in model.layers:
+        by_hand = by_hand if isinstance(layer, keras.layers.Dropout) else layer(by_hand)
+    np.testing.assert_allclose(outputs[-1], by_hand, rtol=1e-5)
+
+
+class Halved:
+    """An "analyzer" of images of one pixel a class: the source signal is half of the image, plus 1 at each pixel."""
+
+    def logits(self, x):
+        return x.reshape(len(x), -1)
+
+    def source_signal(self, x):
+        return x / 2 + 1
+
+
+def test_table1_measures_with_and_without_the_mask_on_the_pixels():
+    x = np.array([[4.0, 0.0], [8.0, -10.0], [0.0, 6.0]])
+    found = table1.measure(Halved(), x)
+    # Logits 4, 8 and 6; those of the source signals 3, 5 and 4, whatever the mask does to the zeros.
+    assert found["unmasked"]["apc"] == found["masked"]["apc"] == pytest.approx(100 * ((1 / 4 + 3 / 8) / 2 + 1 / 3) / 2)
+    assert found["unmasked"]["samples"] == 3 and "per_class" not in found["masked"]
+    zero = table1.measure(Halved(), np.array([[-4.0, 0.0], [0.0, 6.0]]))  # the class's own pixel is masked
+    assert zero["unmasked"]["undefined"] == zero["masked"]["undefined"] == 1
 
 
 @pytest.mark.medium

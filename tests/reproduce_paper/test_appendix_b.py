@@ -3,8 +3,12 @@
 import numpy as np
 import pytest
 
+from mipin_keras.metrics import class_sensitivity
 from reproduce_paper import appendix_b, digits
 from tests import small_digits
+
+from .by_hand import logit_gradients
+from .pages import mentions
 
 
 def test_cosine():
@@ -13,9 +17,9 @@ def test_cosine():
     assert appendix_b.mean_cosines(maps, np.array([[0.0, 1.0], [0.0, -1.0]])) == pytest.approx([-0.4, 0.4])
 
 
-@pytest.mark.medium
 def test_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(digits, "load", lambda name, args: small_digits.trained(name))
+    trained = small_digits.trained()
+    monkeypatch.setattr(digits, "load", lambda name, args: trained)
     appendix_b.run(small_digits.arguments(tmp_path, images=50))
     result, page = small_digits.result(tmp_path, "appendix_b")
     assert sorted(np.ravel(result["pairs"])) == list(range(10)) and result["images"] == 50
@@ -24,6 +28,10 @@ def test_run(tmp_path, monkeypatch):
         assert low <= found["distance"] <= high
         assert found["unsigned"] <= found["distance"] and found["unsigned"] <= found["unsigned_interval"][1]
         assert found["distance"] == pytest.approx(np.mean(found["per_pair"]))
+    chosen = np.array(result["pairs"]).T[:, np.arange(50) % len(result["pairs"])]
+    first, second = (logit_gradients(trained.model, trained.test[:50], classes) for classes in chosen)
+    expected = class_sensitivity(first, second).distance
+    assert result["methods"]["Gradient"]["distance"] == pytest.approx(expected, rel=1e-4)
     rows = appendix_b.beside(result)
     assert {row.paper for row in rows} == {f"{value:.2f}" for value in appendix_b.PAPER.values()}
     assert all(row.ours in page or row.ours.split()[0] in page for row in rows)
@@ -43,13 +51,14 @@ def test_the_words_follow_the_numbers():
         }
 
     found = {title: method(value, 1 - value / 10) for title, value in appendix_b.PAPER.items()}
-    lines = appendix_b.verdicts({"methods": found, "images": 10})
-    assert (
-        "**so it is here**" in lines[0]
-        and "MIP-IN is number 5 of 8, up to sign number 5, in the paper number 5" in lines[1]
-    )
-    assert "most for Gradient" in lines[2] and "least for PatternAttribution" in lines[2]
-    assert "for 2 of 10 images" in lines[3] and "for the other 7 the distance is 0.50" in lines[3]
+    ranks, order, alike, taylor = appendix_b.verdicts({"methods": found, "images": 10})
+    assert "**so it is here**" in ranks and "not so" not in ranks
+    places = [order.index(title) for title in sorted(appendix_b.PAPER, key=appendix_b.PAPER.get, reverse=True)]
+    assert places == sorted(places) and order.count("number 5") == 3  # by distance, up to sign, and the paper
+    assert alike.index("Gradient") < alike.index("0.28") < alike.index("PatternAttribution") < alike.index("0.91")
+    assert mentions(taylor, " 2 of 10 ", " 1 ", " 7 ", "0.50")
     found["MIP-IN"] = method(2.1, 0.5)
     line = appendix_b.verdicts({"methods": found, "images": 10})[0]
-    assert "**it was not so here**: MIP-IN not above Guided Backprop. Up to sign: **so it is here**." in line
+    (by_interval, by_sign) = line.split("Up to sign")
+    assert mentions(by_interval, "**it was not so here**", "MIP-IN not above Guided Backprop")
+    assert "PatternAttribution." not in by_interval.split("not so here")[1] and "**so it is here**" in by_sign

@@ -35,7 +35,6 @@ def test_those_that_all_models_know_are_chosen_first():
     assert not explained.chosen([one, other], photographs, among, 8, np.random.default_rng(0))[1].any()
 
 
-@pytest.mark.medium
 def test_fitted_and_read(tmp_path):
     subject, said = squares.subject(), []
     titles = ["Gradient", "PatternAttribution", "Grad-CAM", "MIP-IN"]

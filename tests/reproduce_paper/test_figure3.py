@@ -19,7 +19,6 @@ def test_correlations(rng):
         figure3.between(np.ones((2, 3, 3)))
 
 
-@pytest.mark.medium
 def test_run(tmp_path, monkeypatch):
     monkeypatch.setattr(digits, "load", lambda name, args: small_digits.trained(name))
     figure3.run(small_digits.arguments(tmp_path, digit=2))
@@ -45,4 +44,4 @@ def test_the_words_follow_the_numbers():
     result["maps"] = {"global": result["maps"]["local"], "local": result["maps"]["global"]}
     result["local_with_others"]["7"] = 0.9
     lines = figure3.verdicts(result)
-    assert all("**not so here**" in line for line in lines) and "at most 0.900 (digit 7)" in lines[2]
+    assert all("**not so here**" in line for line in lines) and "0.900 (digit 7)" in lines[2]

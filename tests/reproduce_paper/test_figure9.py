@@ -9,6 +9,7 @@ import pytest
 from reproduce_paper import figure9, gallery, methods
 
 from . import squares
+from .pages import mentions, row
 
 DISTANCES = {
     "Gradient": 7.0, "SmoothGrad": 6.5, "LRP-epsilon": 6.9, "Deep Taylor": 3.0, "Deconvnet": 2.0,
@@ -84,10 +85,13 @@ def test_bars():
 
 def test_the_page_says_whether_the_papers_order_holds():
     text = figure9.markdown(RESULT)
-    assert "as drawn, 11 of 11 hold. Our order: Grad-CAM 9.00, MIP-IN 8.00, Gradient 7.00" in text
-    assert "bee and lemon; pizza and goldfish, each photograph for one of these pairs" in text
+    order = sorted(DISTANCES, key=DISTANCES.get, reverse=True)
+    assert mentions(text, "as drawn, 11 of 11", ", ".join(f"{title} {DISTANCES[title]:.2f}" for title in order))
+    assert "bee and lemon; pizza and goldfish" in text
+    assert row(text, "Gradient")[:4] == ["1,000", "7.00", "6.90 to 7.10", "0.30"]
     worse = copy.deepcopy(RESULT)
     worse["methods"] |= {"MIP-IN": of(0.5), "Deep Taylor": of(2.5, identical=400, empty=500)}
     text = figure9.markdown(worse)
-    assert "8 of 11 hold; not: MIP-IN over Deconvnet, MIP-IN over Guided Backprop, MIP-IN over PatternAttr" in text
-    assert "the same on 400 and one is empty on 500 of 1,000 photographs" in text
+    fails = [f"MIP-IN over {other}" for other in ("Deconvnet", "Guided Backprop", "PatternAttribution")]
+    assert mentions(text, "8 of 11", ", ".join(fails))
+    assert mentions(text, "Deep Taylor", " 400 ", " 500 of 1,000")

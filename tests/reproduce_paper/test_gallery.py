@@ -87,25 +87,57 @@ def test_a_file_of_weights_is_recorded_without_its_folder():
     assert line == "program table2 --data-dir DIR --weights VGG19=DIR/a.h5"
 
 
+def small(weights):
+    """In the place of ResNet50: a thousand classes and a feature map of 7x7."""
+    layers = keras.layers
+    stack = [layers.AveragePooling2D(32), layers.Conv2D(4, 1, activation="relu", name="conv5_block3_out")]
+    stack += [layers.GlobalAveragePooling2D(), layers.Dense(1000, activation="softmax")]
+    return keras.Sequential([keras.Input((224, 224, 3)), *stack])
+
+
+def test_ilsvrc_on_a_small_model(ilsvrc_folder, monkeypatch):
+    monkeypatch.setitem(photo_models.APPLICATIONS, "ResNet50", (small, "conv5_block3_out"))
+    saved, file = small(None), ilsvrc_folder / "small.weights.h5"
+    conv, dense = saved.get_layer("conv5_block3_out"), saved.layers[-1]
+    kernel = np.random.default_rng(0).normal(size=(4, 1000)).astype(np.float32)
+    conv.set_weights([np.eye(3, 4, dtype=np.float32)[None, None] / 100, np.full(4, 2, np.float32)])
+    dense.set_weights([kernel, np.zeros(1000, np.float32)])
+    saved.save_weights(file)
+    options = ("--photographs", "ilsvrc", "--subjects", "ResNet50", "--weights", f"ResNet50={file}")
+    found = gallery.load(arguments(*options, data_dir=ilsvrc_folder))
+    assert found.train is found.test and found.test.labels.tolist() == [253, 503, 753, 3] * 2
+    assert "8 validation photographs" in found.title
+    subject, x = found.subjects["ResNet50"], photo_models.centred(found.test.pixels())
+    np.testing.assert_allclose(subject.outputs(found.test.pixels()), saved.predict_on_batch(x), rtol=1e-5)
+    assert subject.about["weights"] == "small.weights.h5" and subject.about["accuracy_samples"] == 8
+
+    analyzer = methods.create("Grad-CAM", subject.model, subject.layer)
+    cam = methods.saliency("Grad-CAM", analyzer, x, 253)
+    features = np.maximum(x.reshape(8, 7, 32, 7, 32, 3).mean(axis=(2, 4)) / 100 + 2, 0)
+    weighed = features @ kernel[:3, 253] + 2 * kernel[3, 253]
+    expected = np.maximum(weighed, 0)
+    corners = cam[:, ::223, ::223] / np.abs(cam).max()
+    np.testing.assert_allclose(corners, expected[:, ::6, ::6] / expected.max(), atol=1e-3)
+    mipin = methods.create("MIP-IN", subject.model, subject.layer, classes=253)
+    mipin.fit(found.train.stream(subject.preprocess, 4))
+    maps = methods.saliency("MIP-IN", mipin, x, 253)
+    features = np.append(features, np.full((8, 7, 7, 1), 2, np.float32), axis=-1)
+    expected = methods.mipin_map(mipin.analyze(x, 253), features, methods.MIPIN, (224, 224))
+    np.testing.assert_allclose(maps, expected, rtol=1e-3, atol=1e-7)
+    assert (maps.std(axis=(1, 2)) > 0).all()
+
+
 @pytest.mark.medium
 @pytest.mark.parametrize("name", photo_models.APPLICATIONS)
-def test_ilsvrc_with_the_models_of_imagenet(ilsvrc_folder, name):
-    weights = f"{name}=random"
-    if name == "ResNet50":  # VGG19's would be 574 MB
-        keras.applications.ResNet50(weights=None).save_weights(ilsvrc_folder / "resnet.weights.h5")
-        weights = f"{name}={ilsvrc_folder / 'resnet.weights.h5'}"
-    args = arguments("--photographs", "ilsvrc", "--subjects", name, "--weights", weights, data_dir=ilsvrc_folder)
-    found = gallery.load(args)
-    assert found.train is found.test and found.test.labels.tolist() == [253, 503, 753, 3] * 2
-    assert "8 validation photographs, which methods are fitted on too" in found.title
+def test_the_models_of_imagenet(ilsvrc_folder, name):
+    options = ("--photographs", "ilsvrc", "--subjects", name, "--weights", f"{name}=random")
+    found = gallery.load(arguments(*options, data_dir=ilsvrc_folder))
     subject = found.subjects[name]
-    assert subject.about["weights"] == ("random" if name == "VGG19" else "resnet.weights.h5")
-    assert subject.about["accuracy_samples"] == 8
+    assert subject.about["weights"] == "random" and subject.model.output_shape == (None, 1000)
     assert subject.model.get_layer(subject.layer).output.shape[1:3] == (7, 7)
 
     two = found.test.take([0, 4])  # of one class
     x = subject.preprocess(two.pixels())
-    assert x.shape == (2, 224, 224, 3)
     for method in ("Gradient", "Grad-CAM", "MIP-IN"):
         options = {"classes": 253} if method == "MIP-IN" else {}
         analyzer = methods.create(method, subject.model, subject.layer, **options)

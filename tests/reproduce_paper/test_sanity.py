@@ -9,10 +9,13 @@ import pytest
 
 from mipin_keras.metrics import cascading, similarity
 from reproduce_paper import __main__ as command
-from reproduce_paper import data, gallery, methods, models, sanity, sanity_page
+from reproduce_paper import data, gallery, methods, models, report, sanity, sanity_page
 from reproduce_paper.photo_models import Subject, standardized
 from reproduce_paper.photographs import Photographs
 from tests.networks import with_weights
+
+from .by_hand import logit_gradients
+from .pages import mentions, row
 
 MEASURES = ("spearman", "spearman_absolute", "ssim", "cosine", "cosine_absolute")
 
@@ -56,15 +59,14 @@ def test_the_page():
     found["as_known"] = True
     result = {"models": {"photographs": found}, "pictures": ["sanity-photographs.png", "sanity-photographs-maps.png"]}
     page = sanity.markdown(json.loads(json.dumps(result)))
-    assert "62.5 %" in page and "75 % of them" in page and "out, fc, block2_conv1" in page
+    assert "62.5 %" in page and "75 %" in page and ", ".join(found["layers"]) in page
     assert page.count("![") == 2 and "](sanity-photographs.png)" in page
-    row = next(line for line in page.splitlines() if line.startswith("| MIP-IN, not refitted"))
-    assert [cell.strip() for cell in row.split("|")[2:-1]] == ["0.70"] * 4 + ["0.10"] * 2 + ["0.05"] * 2 + ["6"]
-    assert "MIP-IN keeps 0.20" in page and "0.70 if not: what it learned of the trained model holds the map" in page
-    assert "MIP-IN is number 1 of 9; it leads" in page
+    assert row(page, "MIP-IN, not refitted") == ["0.70"] * 4 + ["0.10"] * 2 + ["0.05"] * 2 + ["6"]
+    assert mentions(page, "MIP-IN keeps 0.20", "0.70 if not", "together more")
+    assert mentions(page, "number 1 of 9", "it leads")
     found = by_hand(MIP_IN=0.4) | {"as_known": False}
     page = sanity.markdown(result | {"models": {"photographs": found}})
-    assert "it does not lead" in page and "NOT as is known" in page
+    assert "it does not lead" in page and "NOT as is known" in page and "together no more" in page
 
 
 def test_the_pictures():
@@ -75,7 +77,7 @@ def test_the_pictures():
     assert drawn[0].lines[0].get_ydata().tolist() == [0.3, 0.3, 0.1, 0.1]
     layers = [f"l{i}" for i in range(11)]
     found |= {"layers": layers}
-    shown = {label: [np.full((4, 4), i) for i in range(12)] for label in found["curves"]}
+    shown = {label: [np.full((4, 4), i) for i in range(12)] for label in ("MIP-IN", "Gradient")}
     figure = sanity_page.maps(found, shown, np.zeros((4, 4)))
     titles = [ax.get_title() for ax in figure.axes if ax.get_title()]
     assert len(titles) == sanity_page.COLUMNS and titles[0] == "trained" and titles[-1] == "l10"
@@ -113,36 +115,55 @@ def test_what_was_learned_is_carried_over(rng):
         np.testing.assert_allclose(sanity.maps_of(title, carried, case).signed, before.signed, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.medium
-def test_the_experiment(tmp_path, monkeypatch):
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (12, 16, 16, 3), np.uint8)
+def run(folder, model):
+    """A quick run on one of the models; what was checked of every curve, and the model's part of the result."""
+    assert command.main(["sanity", "--models", model, "--out", str(folder), "--quick", "--verbose", "0"]) == 0
+    result = json.loads((folder / "sanity-quick.json").read_text())
+    (found,) = result["models"].values()
+    assert result["as_known"] == found["as_known"] == sanity_page.as_known(found)
+    assert found["layers"] == ["out", "conv2", "conv1"] and found["images"] == 4
+    assert list(found["curves"]) == [label for label, _, _ in sanity.CURVES]
+    for curve in found["curves"].values():
+        assert [set(stage) for stage in curve["after"]] == [{*MEASURES, "constant"}] * 3
+        assert all(-1 <= (stage[key] or 0) <= 1.001 for stage in curve["after"] for key in MEASURES)
+        # what a tiny model with a negative logit leaves without a map is counted
+        assert all((stage["ssim"] is None) == (stage["constant"] == 4) for stage in curve["after"])
+    assert len(result["pictures"]) == 2 and all((folder / file).is_file() for file in result["pictures"])
+    page = (folder / "sanity-quick.md").read_text()
+    assert page.count("![") == 2 and report.QUICK in page
+    return found
 
-    def photographs():
-        paths = [pathlib.Path(str(i)) for i in range(12)]
-        boxes = [np.array([[2, 2, 8, 8]])] * 12
-        return Photographs(paths, np.arange(12) % 3, boxes, list("abc"), (16, 16), lambda path: images[int(path.name)])
 
-    subject = Subject("VGG", tiny((16, 16, 3), 3), "conv2", standardized, {"accuracy": 0.3})
-    found = gallery.Gallery("noise", photographs(), photographs(), {"VGG": subject})
-    monkeypatch.setattr(gallery, "load", lambda args: found)
-    digits = rng.uniform(size=(12, 12, 12)).astype(np.float32)
-    labels = np.arange(12) % 3
-    monkeypatch.setattr(data, "load", lambda name, folder: data.Data(digits, labels, digits, labels))
-    monkeypatch.setattr(models, "trained", lambda *_, **__: (tiny((12, 12, 1), 3), {"accuracy": 0.5}))
+def test_the_experiment_on_digits(tmp_path, monkeypatch):
+    titles = ("Gradient", "Guided Backprop")
+    monkeypatch.setattr(methods, "METHODS", {title: methods.METHODS[title] for title in titles})
+    monkeypatch.setattr(sanity, "CURVES", [curve for curve in sanity.CURVES if curve[1] in titles])
     monkeypatch.setattr(sanity, "QUICK", sanity.Scale(4, 4, 8, 8, 2, 200))
-    assert command.main(["sanity", "--out", str(tmp_path), "--quick", "--verbose", "0"]) == 0
-    result = json.loads((tmp_path / "sanity-quick.json").read_text())
-    assert isinstance(result["as_known"], bool)
-    assert list(result["models"]) == ["photographs", "mnist"]
-    for one in result["models"].values():
-        assert one["layers"] == ["out", "conv2", "conv1"] and one["images"] == 4
-        assert list(one["curves"]) == [label for label, _, _ in sanity.CURVES]
-        for curve in one["curves"].values():
-            assert [set(stage) for stage in curve["after"]] == [{*MEASURES, "constant"}] * 3
-            assert all(-1 <= (stage[key] or 0) <= 1.001 for stage in curve["after"] for key in MEASURES)
-            # what a tiny model with a negative logit leaves without a map is counted
-            assert all((stage["ssim"] is None) == (stage["constant"] == 4) for stage in curve["after"])
-    assert len(result["pictures"]) == 4 and all((tmp_path / file).is_file() for file in result["pictures"])
-    page = (tmp_path / "sanity-quick.md").read_text()
-    assert page.count("![") == 4 and "A quick run" in page
+    digits, labels = np.random.default_rng(0).uniform(size=(12, 12, 12)).astype(np.float32), np.arange(12) % 3
+    net = tiny((12, 12, 1), 3)
+    monkeypatch.setattr(data, "load", lambda name, folder: data.Data(digits, labels, digits, labels))
+    monkeypatch.setattr(models, "trained", lambda *_, **__: (net, {"accuracy": 0.5}))
+    found = run(tmp_path, "mnist")
+    # The gradient's maps by hand, of the trained model and of its copy whose layers are all random.
+    chosen = sanity.evenly_by_class(labels, 4)
+    *_, (_, copy) = cascading(net, 0)
+    first, last = (logit_gradients(model, digits[chosen, ..., None], labels[chosen]) for model in (net, copy))
+    expected = similarity(last.sum(axis=-1), first.sum(axis=-1))
+    stage = found["curves"]["Gradient"]["after"][-1]
+    for measure in ("spearman", "ssim"):
+        assert stage[measure] == pytest.approx(getattr(expected, measure).mean(), abs=1e-3)
+
+
+@pytest.mark.medium
+def test_the_experiment_on_photographs(tmp_path, monkeypatch):
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 16, 3), np.uint8)
+    paths = [pathlib.Path(str(i)) for i in range(12)]
+    boxes = [np.array([[2, 2, 8, 8]])] * 12
+    shown = Photographs(paths, np.arange(12) % 3, boxes, list("abc"), (16, 16), lambda path: images[int(path.name)])
+    subject = Subject("VGG", tiny((16, 16, 3), 3), "conv2", standardized, {"accuracy": 0.3})
+    monkeypatch.setattr(gallery, "load", lambda args: gallery.Gallery("noise", shown, shown, {"VGG": subject}))
+    monkeypatch.setattr(sanity, "QUICK", sanity.Scale(4, 4, 8, 8, 2, 200))
+    found = run(tmp_path, "photographs")
+    # Of MIP-IN, not refitted, only the logit is another while the last layer alone is random.
+    assert found["curves"]["MIP-IN, not refitted"]["after"][0]["cosine"] == pytest.approx(1, abs=1e-4)
+    assert found["curves"]["Gradient"]["after"][0]["cosine"] < 0.99

@@ -11,6 +11,8 @@ from reproduce_paper import gallery, methods, photo_models, sweep
 from reproduce_paper.methods import Reading
 from tests.shelf import photographs, shelf
 
+from .pages import mentions, row
+
 
 def found(best, layers, channels, right=0.5):
     """A model's part of a result: the reading `best` scores what `layers` say, the others 0.1 less."""
@@ -51,15 +53,15 @@ def test_the_page_says_what_was_chosen_and_whether_it_is_the_default(monkeypatch
     }  # fmt: skip
     choice = result["choice"]
     page = sweep.markdown(result)
-    assert "**Chosen:** samples `class`, ReLU after the mean over the channels, the attribution alone" in page
-    assert "section 6.1.2's: the channels' mean, then ReLU" in page
-    assert "chance is 0.182, the centre prior scores 0.401" in page and "2,000 other training photographs" in page
-    assert "`block4_pool` of VGG, `stage3_block1_out` of ResNet" in page and "50.0 % (VGG) and 50.0 % (ResNet)" in page
+    assert mentions(page, "**Chosen:**", str(Reading("class", "mean", False)))
+    assert mentions(page, "`block4_pool` of VGG, `stage3_block1_out` of ResNet")
+    assert mentions(page, "0.182", "0.401") and "2,000" in page and mentions(page, "50.0 % (VGG) and 50.0 % (ResNet)")
+    assert row(page, "Gradient") == ["0.400", "0.300", "0.200", "0.100", "0.100", "0.300", "0.500", "0.100"]
     assert "Left out" not in page
     models["VGG"]["photographs"] = 470
-    assert "is taken for: 30 for VGG." in sweep.markdown(result)
+    assert mentions(sweep.markdown(result), "Left out", "30 for VGG.")
     monkeypatch.setattr(methods, "MIPIN", Reading("all", "relu_mean", False))
-    assert "**not** what this run chose: MIP-IN" in sweep.markdown(result)
+    assert mentions(sweep.markdown(result), "**not** what this run chose", "MIP-IN")
     monkeypatch.setattr(methods, "MIPIN", Reading(**choice["mipin"]))
     monkeypatch.setitem(methods.READINGS, "Gradient", choice["channels"]["Gradient"])
     for name, layer in choice["layers"].items():
