@@ -1,5 +1,6 @@
 # make demo    train a small network on real digits, explain it with MIP-IN: demo_output/
-# make test    the tests; make test ARGS="-m slow" the long ones, ARGS="-k plot -x" and the like for pytest
+# make test    the quick tests; make test ARGS='-m "not slow"' those too that take many seconds each, as .ci/run does,
+#              ARGS="-m slow" those that take minutes, ARGS="-k plot -x" and the like for pytest
 # make lint    ruff, mypy and import-linter
 # make clean   remove the environment and all that the commands above wrote
 #
@@ -47,7 +48,8 @@ help:
 demo: $(STAMP)
 	$(RUN) -m examples.demo --out demo_output
 
-# The tests' matrices are small: a worker a core, by file (what a file fits, it fits once), with one thread each.
+# The tests' matrices are small: a worker a core, by file (what a file fits, it fits once), with one thread each. The
+# order of the files is that of tests/conftest.py.
 test: export OPENBLAS_NUM_THREADS := 1
 test: export TF_NUM_INTRAOP_THREADS := 1
 test: $(STAMP)

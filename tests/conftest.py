@@ -1,5 +1,6 @@
-"""What all tests share: seeds, and no memory of one test file in the next."""
+"""What all tests share: the order of their files, seeds, and no memory of one test file in the next."""
 
+import collections
 import gc
 import importlib.util
 import os
@@ -13,6 +14,21 @@ if importlib.util.find_spec("tf_keras") is not None:
 import keras
 import numpy as np
 import pytest
+
+
+def pytest_configure(config):
+    config.option.loadscopereorder = False  # else xdist sorts the files, by the number of their tests alone
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(items):
+    """The files that take longest first, so that no worker is left with one at the end.
+
+    Those are the ones with tests of many seconds, and then those with many tests.
+    """
+    sizes = collections.Counter(item.path for item in items)
+    medium = {item.path for item in items if item.get_closest_marker("medium") or item.get_closest_marker("slow")}
+    items.sort(key=lambda item: (item.path not in medium, -sizes[item.path]))
 
 
 @pytest.fixture(autouse=True)

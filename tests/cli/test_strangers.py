@@ -61,9 +61,15 @@ def test_a_model_that_is_trusted_is_loaded(files, run, monkeypatch):
     assert files_module.load_model(files / "net.h5", trust=True).name
 
 
+# Each imports TensorFlow in a process of its own.
 @pytest.mark.parametrize(
-    "command", [["-m", "mipin_keras"], ["-mmipin_keras"], ["-um", "mipin_keras"], ["-Bummipin_keras"]]
-)
+    "command",
+    [
+        ["-m", "mipin_keras"],
+        *(pytest.param(more, marks=pytest.mark.medium)
+          for more in (["-mmipin_keras"], ["-um", "mipin_keras"], ["-Bummipin_keras"])),
+    ],
+)  # fmt: skip
 def test_nothing_is_imported_from_the_working_directory(command, tmp_path):
     """Where ``mipin`` would not: a file named as a module that the package imports, first or late."""
     root = str(pathlib.Path(__file__).parents[2])
@@ -76,6 +82,7 @@ def test_nothing_is_imported_from_the_working_directory(command, tmp_path):
     assert done.returncode == 0 and "mipin: MIP-IN" in done.stdout, done.stdout + done.stderr
 
 
+@pytest.mark.medium
 def test_another_module_keeps_its_working_directory(tmp_path):
     root = str(pathlib.Path(__file__).parents[2])
     (tmp_path / "mine.py").write_text("import mipin_keras, beside; print(beside.__name__)")

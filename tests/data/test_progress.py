@@ -82,6 +82,7 @@ def test_a_fit_says_what_it_will_cost(capsys):
     assert said[0] == "mipin: 1 class x 3 layers to learn, passing over the data about 3 times"
 
 
+@pytest.mark.medium
 def test_our_calls_warn_of_no_retracing():
     found = []
 

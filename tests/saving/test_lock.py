@@ -42,6 +42,7 @@ def test_a_second_one_in_this_process_is_refused(tmp_path):
         assert os.listdir(tmp_path) == [lock.NAME]
 
 
+@pytest.mark.medium
 def test_another_process_is_refused_until_it_ends_or_is_killed(tmp_path):
     for end in ("told", "killed"):
         command = [sys.executable, "-c", HELD, str(tmp_path)]

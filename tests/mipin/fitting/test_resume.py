@@ -201,6 +201,7 @@ mipin(mlp()).fit(Waiting(X), checkpoint=sys.argv[1])
 """
 
 
+@pytest.mark.medium
 def test_killed_half_way_and_resumed_it_finds_the_same(tmp_path):
     folder = tmp_path / "a"
     command = [sys.executable, "-c", KILLED, str(folder)]
