@@ -144,9 +144,6 @@ class Serializable:
         self.identity = identity if found else None
 
 
-Archived = Serializable  # the name until mipin_keras/analyzer.py is committed with the new one
-
-
 def _checked(path: pathlib.Path, name: str, take: Callable[[], Any]) -> Any:
     """The result of ``take()``, which reads a file's JSON; as that may hold anything, an error is one of the file."""
     try:
