@@ -6,10 +6,10 @@
 See README.md, and :func:`create_analyzer`.
 """
 
+from .cli import _safe_path  # noqa: F401 # isort: skip - before anything that it keeps from being found elsewhere
 from ._version import __version__
 from .analyzer import Analyzer, LayerExplanation
 from .checks import NotFittedError
-from .cli import _safe_path  # noqa: F401 - before anything that it keeps from being found elsewhere
 from .mipin import Inverse, LearnedInverse, register_inverse
 from .registry import analyzers, create_analyzer, load_analyzer, options_of, register_with_innvestigate
 
