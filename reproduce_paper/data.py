@@ -35,7 +35,9 @@ def find(data_dir: str | os.PathLike[str] | None, *names: str) -> pathlib.Path |
         FileNotFoundError: If ``data_dir`` is named and is not a folder.
     """
     if data_dir is not None and not pathlib.Path(data_dir).is_dir():
-        raise FileNotFoundError(f"expected --data-dir to be a folder, received {str(data_dir)!r}")
+        raise FileNotFoundError(
+            f"expected --data-dir to be a folder, received {str(data_dir)!r}; give the one with the data sets"
+        )
     for folder in (data_dir, os.environ.get("MIPIN_DATA_DIR")):
         for name in names:
             if folder and (pathlib.Path(folder) / name).exists():
@@ -46,7 +48,8 @@ def find(data_dir: str | os.PathLike[str] | None, *names: str) -> pathlib.Path |
 def _images(images: np.ndarray, shape: tuple[int, ...], where: str) -> np.ndarray:
     if images.dtype != np.uint8 or images.shape[1:] != shape:
         raise ValueError(
-            f"expected uint8 images of shape {shape} in {where}, received {images.dtype} of shape {images.shape[1:]}"
+            f"expected uint8 images of shape {shape} in {where}, received {images.dtype} of shape {images.shape[1:]}; "
+            "save them as keras.datasets returns them"
         )
     scaled = images.astype(np.float32)
     scaled /= 255.0
@@ -69,14 +72,14 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data:
             such file, and Keras cannot download it.
     """
     if name not in SHAPES:
-        raise ValueError(f"expected one of {sorted(SHAPES)}, received {name!r}")
+        raise ValueError(f"expected one of {sorted(SHAPES)}, received {name!r}; name one of these")
     path = find(data_dir, name + ".npz")
     if path is None:
         try:
             (x_train, y_train), (x_test, y_test) = getattr(keras.datasets, name).load_data()
         except Exception as problem:  # Keras raises a plain Exception where it cannot download
             raise FileNotFoundError(
-                f"expected {name}.npz in --data-dir or MIPIN_DATA_DIR, found none, and Keras cannot download it: "
+                f"expected {name}.npz in --data-dir or MIPIN_DATA_DIR, received none, and Keras cannot download it: "
                 f"{' '.join(str(problem).split())}; put the file there"
             ) from problem
         where = f"keras.datasets.{name}"
@@ -85,7 +88,10 @@ def load(name: str, data_dir: str | os.PathLike[str] | None = None) -> Data:
         with np.load(path) as file:
             missing = {"x_train", "y_train", "x_test", "y_test"} - set(file.files)
             if missing:
-                raise ValueError(f"{path} lacks the arrays {sorted(missing)}; it holds {sorted(file.files)}")
+                raise ValueError(
+                    f"expected the arrays {sorted(missing)} in {path}, received only {sorted(file.files)}; save them "
+                    "as keras.datasets returns them"
+                )
             x_train, y_train, x_test, y_test = (file[k] for k in ("x_train", "y_train", "x_test", "y_test"))
     labels = [np.asarray(y).reshape(-1).astype(np.int64) for y in (y_train, y_test)]
     return Data(_images(x_train, SHAPES[name], where), labels[0], _images(x_test, SHAPES[name], where), labels[1])

@@ -42,7 +42,9 @@ def class_numbers(names: Sequence[str], wanted: Sequence[str]) -> list[int]:
     for word in wanted:
         if _plain(word) not in known:
             listed = ", ".join(names[:40]) + (", ..." if len(names) > 40 else "")
-            raise ValueError(f"expected a class's number below {len(names)} or name ({listed}), received {word!r}")
+            raise ValueError(
+                f"expected a class's number below {len(names)} or name ({listed}), received {word!r}; give one of these"
+            )
     return [known[_plain(word)] for word in wanted]
 
 

@@ -85,7 +85,7 @@ def _standard(maps: np.ndarray) -> np.ndarray:
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
     if not length.all():
-        raise ValueError("expected maps that are not constant, received one that is: it has no correlation")
+        raise ValueError("expected maps that are not constant, received one, which has no correlation; leave it out")
     return flat / length
 
 

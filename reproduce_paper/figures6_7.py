@@ -40,7 +40,10 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     for number in numbers:
         among = explained.candidates(test, number, LARGEST)
         if not len(among):
-            raise ValueError(f"expected photographs of {test.names[number]!r} with boxes below {LARGEST}, found none")
+            raise ValueError(
+                f"expected photographs of {test.names[number]!r} with boxes below {LARGEST}, received none; give other "
+                "--classes"
+            )
         indices, right = explained.chosen([subject], test, among, SHOWN, rng)
         eight = test.take(indices)
         pixels, masks = eight.pixels(), eight.masks()

@@ -70,7 +70,10 @@ def load(args: argparse.Namespace) -> Gallery:
 def _tiny_imagenet(args: argparse.Namespace) -> Gallery:
     names = _chosen(args, photo_models.RECIPES)
     if args.weights:
-        raise ValueError("--weights is for the models of --photographs ilsvrc; those of Tiny ImageNet are trained")
+        raise ValueError(
+            f"expected --weights with --photographs ilsvrc alone, received {args.weights} for Tiny ImageNet, whose "
+            "models are trained here; leave it out"
+        )
     folder = _folder(
         args,
         "Tiny ImageNet",
@@ -92,7 +95,9 @@ def _ilsvrc(args: argparse.Namespace) -> Gallery:
     for given in args.weights:
         name, _, file = given.partition("=")
         if name not in weights or not file:
-            raise ValueError(f"expected --weights {'=FILE '.join(weights)}=FILE, or one of them, received {given!r}")
+            raise ValueError(
+                f"expected --weights {'=FILE '.join(weights)}=FILE, or one of them, received {given!r}; name the model"
+            )
         weights[name] = file
     folder = _folder(
         args,
@@ -113,7 +118,10 @@ _GALLERIES = {"tiny-imagenet": _tiny_imagenet, "ilsvrc": _ilsvrc}
 def _chosen(args: argparse.Namespace, known: dict) -> list[str]:
     names = args.subjects or list(known)
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"expected --subjects of {', '.join(known)} for {args.photographs}, received {unknown[0]!r}")
+        raise ValueError(
+            f"expected --subjects of {', '.join(known)} for {args.photographs}, received {unknown[0]!r}; name one of "
+            "these"
+        )
     return names
 
 
@@ -121,7 +129,7 @@ def _folder(args: argparse.Namespace, what: str, names: tuple[str, ...], source:
     folder = data.find(args.data_dir, *names)
     if folder is None:
         raise FileNotFoundError(
-            f"expected a folder {' or '.join(names)} in --data-dir or MIPIN_DATA_DIR; {what} is not downloaded: unpack "
-            f"{source} there"
+            f"expected a folder {' or '.join(names)} in --data-dir or MIPIN_DATA_DIR, received none; {what} is not "
+            f"downloaded: unpack {source} there"
         )
     return folder

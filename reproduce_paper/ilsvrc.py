@@ -18,7 +18,7 @@ from .photographs import Photographs, decoded
 #: Pixels of the shorter side after resizing, and of both after cropping.
 SHORTER, CROP = 256, 224
 
-# Where each may lie in the folder; the first place that holds some is taken.
+# The folders that may hold each kind of file, in the order in which they are searched.
 IMAGES = ("", "val/", "val/n*/", "ILSVRC2012_img_val/", "Data/CLS-LOC/val/", "ILSVRC/Data/CLS-LOC/val/")
 BOXES = ("", "val/", "bbox/", "bbox/val/", "Annotations/CLS-LOC/val/", "ILSVRC/Annotations/CLS-LOC/val/")
 TEXTS = ("", "data/", "ILSVRC2012_devkit_t12/data/")
@@ -82,7 +82,10 @@ def validation(folder: str | os.PathLike[str]) -> Photographs:
     annotated = {path.stem: path for path in _found(root, BOXES, ".xml")}
     missing = [path.stem for path in paths if path.stem not in annotated]
     if missing:
-        raise FileNotFoundError(f"expected an XML file for each image, found none for {len(missing)}: {missing[0]}.xml")
+        raise FileNotFoundError(
+            f"expected an XML file for each image, received none for {len(missing)}, the first {missing[0]}.xml; "
+            "unpack ILSVRC2012_bbox_val_v3.tgz there"
+        )
     annotations = [annotation(annotated[path.stem]) for path in paths]
     names, numbers = _classes(root)
     _check_truth(root, {path.name: a.wnid for path, a in zip(paths, annotations, strict=True)}, numbers)
@@ -90,7 +93,10 @@ def validation(folder: str | os.PathLike[str]) -> Photographs:
     labels = {wnid: i for i, wnid in enumerate(sorted(names or {a.wnid for a in annotations}))}
     for path, a in zip(paths, annotations, strict=True):
         if a.wnid not in labels:
-            raise ValueError(f"the XML file of {path.name} names {a.wnid}, none of the {len(labels)} classes")
+            raise ValueError(
+                f"expected one of the {len(labels)} classes in the XML file of {path.name}, received {a.wnid}; give "
+                "the names of all classes"
+            )
     return Photographs(
         paths,
         np.array([labels[a.wnid] for a in annotations], np.int64),
@@ -110,13 +116,15 @@ def annotation(path: pathlib.Path) -> Annotation:
             [int(box.findtext(edge, "")) for edge in ("xmin", "ymin", "xmax", "ymax")] for box in root.iter("bndbox")
         ]
     except (ElementTree.ParseError, ValueError) as error:
-        raise ValueError(f"expected an image's size and boxes in {path}: {error}") from None
+        raise ValueError(
+            f"expected an image's size and boxes in {path}, received none ({error}); unpack the file again"
+        ) from None
     wnids = {entry.findtext("name") or "" for entry in root.iter("object")}
     edges = np.array(boxes, np.int64).reshape(-1, 4) - [1, 1, 0, 0]
     if len(wnids) != 1 or wnids == {""} or min(height, width) < 1 or (edges[:, :2] >= edges[:, 2:]).any():
         raise ValueError(
-            f"expected objects of one class in {path}, boxes and image not empty; received {sorted(wnids)}, boxes "
-            f"{boxes}, height {height} and width {width}"
+            f"expected objects of one class in {path}, boxes and image not empty, received {sorted(wnids)}, boxes "
+            f"{boxes}, height {height} and width {width}; unpack the file again"
         )
     return Annotation(wnids.pop(), (height, width), edges)
 
@@ -148,7 +156,10 @@ def _read(path: pathlib.Path, sizes: Mapping[pathlib.Path, tuple[int, int]]) -> 
     """One image, resized and cropped: uint8 ``(224, 224, 3)``."""
     image = decoded(path)
     if image.shape[:2] != sizes[path]:
-        raise ValueError(f"{path} has {image.shape[:2]} rows and columns, its XML file says {sizes[path]}")
+        raise ValueError(
+            f"expected {sizes[path]} rows and columns of {path}, as its XML file says, received {image.shape[:2]}; "
+            "take both from the archives of one release"
+        )
     height, width = resized(sizes[path])
     top, left = (height - CROP) // 2, (width - CROP) // 2
     larger = tf.image.resize(image, (height, width), antialias=True)[top : top + CROP, left : left + CROP]
@@ -160,7 +171,8 @@ def _found(root: pathlib.Path, places: tuple[str, ...], ending: str) -> list[pat
         if found := list(root.glob(f"{place}ILSVRC2012_val_[0-9]*{ending}")):
             return found
     raise FileNotFoundError(
-        f"expected files ILSVRC2012_val_*{ending} in {root}, or in one of its folders {', '.join(places[1:])}"
+        f"expected files ILSVRC2012_val_*{ending} in {root}, or in one of its folders {', '.join(places[1:])}, "
+        "received none; unpack them there"
     )
 
 
@@ -172,7 +184,9 @@ def _classes(root: pathlib.Path) -> tuple[dict[str, str], dict[int, str]]:
         for line in path.read_text().strip().splitlines() if path.is_file() else []:
             parts = re.fullmatch(CLASSES[path.name], line)
             if parts is None:
-                raise ValueError(f"expected lines of a WNID and a name in {path}, received {line!r}")
+                raise ValueError(
+                    f"expected lines of a WNID and a name in {path}, received {line!r}; write a class a line"
+                )
             wnid, number, words = parts.groups()
             names[wnid] = words.split(",")[0].replace("_", " ").strip()
             if number:
@@ -190,10 +204,15 @@ def _check_truth(root: pathlib.Path, wnids: dict[str, str], numbers: dict[int, s
     for name, wnid in wnids.items():
         image = int(re.findall(r"\d+", name)[1])
         if not 1 <= image <= len(truth) or not truth[image - 1].isdecimal():
-            raise ValueError(f"expected the class of {name}, a number, in line {image} of {path}")
+            received = repr(truth[image - 1]) if 1 <= image <= len(truth) else f"{len(truth)} lines"
+            raise ValueError(
+                f"expected the class of {name}, a number, in line {image} of {path}, received {received}; take the "
+                "file of the development kit"
+            )
         number = int(truth[image - 1])
         if numbers.setdefault(number, wnid) != wnid or number_of.setdefault(wnid, number) != number:
             raise ValueError(
-                f"expected {name} to be of class {number}, {numbers[number]}, as the ground truth says; its XML file "
-                f"says {wnid}" + (f", class {number_of[wnid]}" if wnid in number_of else "")
+                f"expected {name} to be of class {number}, {numbers[number]}, as the ground truth says, received {wnid}"
+                + (f", class {number_of[wnid]}," if wnid in number_of else "")
+                + " in its XML file; take both from one release"
             )

@@ -184,7 +184,8 @@ def trained(
     recipe = RECIPES[name]
     if not train.paths or not test.paths:
         raise ValueError(
-            f"expected photographs to train and to test on, received {len(train.paths)}, {len(test.paths)}"
+            f"expected photographs to train and to test on, received {len(train.paths)} and {len(test.paths)}; give "
+            "some of each"
         )
     epochs = recipe.epochs if epochs is None else epochs
     if train_samples is not None:
@@ -263,8 +264,8 @@ def application(name: str, weights: str, photographs: Photographs, *, seed: int 
     build, layer = APPLICATIONS[name]
     if len(photographs.names) != 1000:
         raise ValueError(
-            f"{name} has 1000 classes, the photographs are of {len(photographs.names)}: where only some of them are "
-            "there, give the names of all classes in synset_words.txt"
+            f"expected photographs of the 1000 classes of {name}, received photographs of {len(photographs.names)}; "
+            "where only some are there, give the names of all classes in synset_words.txt"
         )
     keras.utils.set_random_seed(seed)
     if weights == "imagenet":
@@ -272,18 +273,23 @@ def application(name: str, weights: str, photographs: Photographs, *, seed: int 
             model = build(weights="imagenet")
         except Exception as error:  # Keras raises no kind of its own when a download fails
             raise FileNotFoundError(
-                f"Keras could not get the weights of {name} ({error}); download them elsewhere and give "
-                f"--weights {name}=FILE"
+                f"expected Keras to have or to download the weights of {name}, received an error ({error}); download "
+                f"them elsewhere and give --weights {name}=FILE"
             ) from error
     else:
         model = build(weights=None)
     if weights not in ("imagenet", "random"):
         if not pathlib.Path(weights).is_file():
-            raise FileNotFoundError(f"expected a file of the weights of {name}, found none at {weights}")
+            raise FileNotFoundError(
+                f"expected a file of the weights of {name}, received {weights}, where there is none; give its path"
+            )
         try:
             model.load_weights(weights)
         except (ValueError, OSError, KeyError, zipfile.BadZipFile) as error:
-            raise ValueError(f"expected the weights of {name} with its 1000 classes in {weights}: {error}") from error
+            raise ValueError(
+                f"expected the weights of {name} with its 1000 classes in {weights}, received something else "
+                f"({error}); give a file of this model"
+            ) from error
     about = {"model": name, "weights": pathlib.Path(weights).name, "accuracy_samples": len(photographs.paths)}
     subject = Subject(name, model, layer, centred, about)
     about["accuracy"] = float(np.mean(subject.predicted(photographs) == photographs.labels))

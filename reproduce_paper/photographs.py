@@ -68,7 +68,9 @@ class Photographs(NamedTuple):
         def fill(i: int) -> None:
             found = self.read(self.paths[i])
             if found.shape != images.shape[1:]:
-                raise ValueError(f"expected shape {images.shape[1:]} of {self.paths[i]}, received {found.shape}")
+                raise ValueError(
+                    f"expected shape {images.shape[1:]} of {self.paths[i]}, received {found.shape}; leave the image out"
+                )
             images[i] = found
 
         with ThreadPoolExecutor() as pool:
@@ -123,7 +125,9 @@ def decoded(path: str | os.PathLike[str]) -> np.ndarray:
     try:
         return tf.io.decode_jpeg(tf.io.read_file(str(path)), channels=3).numpy()
     except tf.errors.OpError as error:
-        raise ValueError(f"expected a JPEG image in {path}: {error.message}") from error
+        raise ValueError(
+            f"expected a JPEG image in {path}, received a file that cannot be read ({error.message}); unpack it again"
+        ) from error
 
 
 def tiny_imagenet(folder: str | os.PathLike[str], split: str) -> Photographs:
@@ -142,7 +146,7 @@ def tiny_imagenet(folder: str | os.PathLike[str], split: str) -> Photographs:
     """
     root = pathlib.Path(folder)
     if split not in ("train", "val"):
-        raise ValueError(f"expected split to be 'train' or 'val', received {split!r}")
+        raise ValueError(f"expected split to be 'train' or 'val', received {split!r}; name one of these")
     wnids = sorted(_text(root / "wnids.txt").split())
     words = dict(line.split("\t", 1) for line in _text(root / "words.txt").splitlines() if line)
     paths, labels, boxes = [], [], []
@@ -155,7 +159,9 @@ def tiny_imagenet(folder: str | os.PathLike[str], split: str) -> Photographs:
                 edges = [int(left), int(top), int(right) + 1, int(bottom) + 1]
                 number = wnids.index(of_class[0]) if wnid is None else label
             except (ValueError, IndexError):
-                raise ValueError(f"{annotations} has a line that is no annotation: {line!r}") from None
+                raise ValueError(
+                    f"expected a file name and a box in each line of {annotations}, received {line!r}; unpack it again"
+                ) from None
             paths.append(folder_of / "images" / name)
             labels.append(number)
             boxes.append(np.array([edges], np.int64))
@@ -165,5 +171,5 @@ def tiny_imagenet(folder: str | os.PathLike[str], split: str) -> Photographs:
 
 def _text(path: pathlib.Path) -> str:
     if not path.is_file():
-        raise FileNotFoundError(f"expected {path}: the folder is not laid out as Tiny ImageNet is, or not whole")
+        raise FileNotFoundError(f"expected {path}, received a folder without it; unpack all of Tiny ImageNet there")
     return path.read_text()

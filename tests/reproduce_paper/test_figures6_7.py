@@ -51,7 +51,7 @@ def test_a_class_without_such_photographs(tmp_path, monkeypatch):
     whole = squares.gallery()
     test = whole.test._replace(boxes=[box * 0 + [0, 0, 16, 16] for box in whole.test.boxes])
     monkeypatch.setattr(gallery, "load", lambda args: whole._replace(test=test))
-    with pytest.raises(ValueError, match="expected photographs of 'red dog' with boxes below 0.5, found none"):
+    with pytest.raises(ValueError, match="expected photographs of 'red dog' with boxes below 0.5, received none"):
         figures6_7.run(squares.arguments(tmp_path, classes=["0"]))
 
 

@@ -58,7 +58,7 @@ def test_tiny_imagenet(tiny_folder, tmp_path, monkeypatch):  # noqa: F811
         ((), FileNotFoundError, "tiny-imagenet-200 or tiny-imagenet-20 in --data-dir .*tiny-imagenet-200.zip"),
         (("--photographs", "ilsvrc"), FileNotFoundError, "folder ilsvrc2012 .*ILSVRC2012_bbox_val_v3.tgz"),
         (("--subjects", "VGG19"), ValueError, "--subjects of VGG, ResNet for tiny-imagenet, received 'VGG19'"),
-        (("--weights", "VGG=a.h5"), ValueError, "--weights is for the models of --photographs ilsvrc"),
+        (("--weights", "VGG=a.h5"), ValueError, "expected --weights with .* ilsvrc alone, received .'VGG=a.h5'.*leave"),
         (("--photographs", "ilsvrc", "--weights", "a.h5"), ValueError, "VGG19=FILE ResNet50=FILE, .*received 'a.h5'"),
         (("--photographs", "ilsvrc", "--subjects", "VGG"), ValueError, "VGG19, ResNet50 for ilsvrc, received 'VGG'"),
     ],

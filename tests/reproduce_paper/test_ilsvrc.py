@@ -130,7 +130,7 @@ def test_a_part_of_the_classes(folder):
     found = ilsvrc.validation(folder)
     assert found.names[0] == "first" and found.labels.tolist() == [3, 1, 2, 3]
     write_words(folder, {"n00000001": "kit fox"})
-    with pytest.raises(ValueError, match="ILSVRC2012_val_00000001.JPEG names n00000003, none of the 1 classes"):
+    with pytest.raises(ValueError, match="of the 1 classes in .*ILSVRC2012_val_00000001.JPEG, received n00000003"):
         ilsvrc.validation(folder)
 
 
@@ -157,7 +157,7 @@ def test_what_is_missing_is_said(folder, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"ILSVRC2012_val_\*.JPEG in .*nowhere.* val/, val/n\*/"):
         ilsvrc.validation(tmp_path / "nowhere")
     (folder / "ILSVRC2012_val_00000003.xml").unlink()
-    with pytest.raises(FileNotFoundError, match="none for 1: ILSVRC2012_val_00000003.xml"):
+    with pytest.raises(FileNotFoundError, match="none for 1, the first ILSVRC2012_val_00000003.xml"):
         ilsvrc.validation(folder)
 
 
@@ -189,7 +189,7 @@ def test_boxes_that_reach_out_of_the_image_are_cut():
 def test_an_image_of_another_size_than_its_xml_says_is_refused(folder):
     found = ilsvrc.validation(folder)
     found.paths[1].write_bytes(found.paths[0].read_bytes())
-    with pytest.raises(ValueError, match=r"00000002.JPEG has \(300, 400\) rows and columns, .* \(512, 256\)"):
+    with pytest.raises(ValueError, match=r"\(512, 256\) rows and columns of .*00000002.JPEG, .*received \(300, 400\)"):
         found.pixels()
 
 

@@ -164,17 +164,17 @@ def test_application_loads_a_file(tmp_path, monkeypatch):
 
 def test_application_says_what_is_wrong(tmp_path, monkeypatch):
     data = photographs(classes=1000)
-    with pytest.raises(ValueError, match="ResNet50 has 1000 classes, .* of 2: .*synset_words.txt"):
+    with pytest.raises(ValueError, match="the 1000 classes of ResNet50, received .* of 2; .*synset_words.txt"):
         photo_models.application("ResNet50", "random", photographs())
 
     def offline(weights):
         raise Exception("URL fetch failure on https://...")
 
     monkeypatch.setitem(photo_models.APPLICATIONS, "ResNet50", (offline, "layer"))
-    with pytest.raises(FileNotFoundError, match="weights of ResNet50 .*URL fetch failure.*--weights ResNet50=FILE"):
+    with pytest.raises(FileNotFoundError, match="weights of ResNet50, .*URL fetch failure.*--weights ResNet50=FILE"):
         photo_models.application("ResNet50", "imagenet", data)
     monkeypatch.setitem(photo_models.APPLICATIONS, "ResNet50", (built(), "layer"))
-    with pytest.raises(FileNotFoundError, match="weights of ResNet50, found none at .*none.weights.h5"):
+    with pytest.raises(FileNotFoundError, match="weights of ResNet50, received .*none.weights.h5, where there is none"):
         photo_models.application("ResNet50", str(tmp_path / "none.weights.h5"), data)
     built(10)(None).save_weights(tmp_path / "ten.weights.h5")
     (tmp_path / "text.weights.h5").write_text("no weights")
