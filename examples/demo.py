@@ -151,7 +151,7 @@ def run(
     print(f"\nHow much of the logit the source signal keeps, on {len(data.x_test)} test images (0 % is all of it):\n")
     print(table(results))
     seconds = time.perf_counter() - start
-    print(f"\nThe pictures are {path} and, with the other methods, {others} (the whole took {seconds:.0f} s).")
+    print(f"\nThe pictures are {path} and, with the other methods, {others} (all took {seconds:.0f} s).")
     return results
 
 

@@ -1,4 +1,4 @@
-"""The smallest whole use: ``python -m examples.explain_a_model --out DIR``.
+"""The smallest complete use: ``python -m examples.explain_a_model --out DIR``.
 
 A small network on scikit-learn's handwritten digits (8x8), fitted, explained,
 drawn, saved and loaded again.
@@ -46,7 +46,7 @@ def main(out: pathlib.Path, epochs: int = 15, samples: int = 1500, verbose: int 
     print(completeness(analyzer, x_test))
 
     rows = {"MIP-IN": attribution, "source signal": signal}
-    titles = [f"taken for {unit}" for unit in analyzer.logits(chosen).argmax(axis=1)]
+    titles = [f"taken for {guess}" for guess in analyzer.logits(chosen).argmax(axis=1)]
     path = plot.save(
         plot.grid(rows, images=chosen, titles=titles, pictures={"source signal"}), out / "explain_a_model.png"
     )

@@ -23,7 +23,7 @@ def block(x: keras.KerasTensor, filters: int, name: str) -> keras.KerasTensor:
     y = L.Conv2D(filters, 3, padding="same", activation="relu")(x)
     y = L.Conv2D(filters, 3, padding="same", use_bias=False)(y)
     y = L.BatchNormalization()(y)
-    # Squeeze and excitation: one number a channel says how much of it passes.
+    # Squeeze and excitation: a factor for each channel says how much of it passes.
     gate = L.GlobalAveragePooling2D(keepdims=True)(y)
     gate = L.Dense(filters // 4, activation="relu")(gate)
     gate = L.Dense(filters, activation="sigmoid")(gate)

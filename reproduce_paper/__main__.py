@@ -25,7 +25,7 @@ EXPERIMENTS = {
 
 
 def parser() -> argparse.ArgumentParser:
-    """Of one experiment, of all of them, and of the page."""
+    """The parser of the commands: one for each experiment, one for all of them, one for the page."""
     made = argparse.ArgumentParser(prog="python -m reproduce_paper", description=__doc__)
     commands = made.add_subparsers(dest="experiment", required=True)
     for name, module in EXPERIMENTS.items():
@@ -51,7 +51,7 @@ def _add_shared(command: argparse.ArgumentParser) -> None:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one experiment or all; 0 when done, 1 when one of all failed, 2 when what it needs is not there."""
+    """Run a command. Returns 0 when it is done, 1 if one of all experiments failed, 2 if data are missing."""
     argv = sys.argv[1:] if argv is None else argv
     args = parser().parse_args(argv)
     if args.experiment == "page":
@@ -70,10 +70,10 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def run_all(args: argparse.Namespace, options: list[str]) -> int:
-    """Every experiment with ``options``, then the page of what stands in ``--out``.
+    """Run every experiment with ``options``, then make the page of the results in ``--out``.
 
-    One that fails does not stop the others; all that failed are named at the
-    end, and 1 is returned.
+    An experiment that fails does not stop the others: their names are printed
+    at the end, and 1 is returned.
     """
     failed = []
     for name in EXPERIMENTS:

@@ -29,10 +29,10 @@ DIGITS = {"deletion, black": (metrics.deletion, "zero"), "insertion, black": (me
 
 
 class Scale(NamedTuple):
-    """How much of everything a run takes."""
+    """How many images, steps and so on a run takes."""
 
     photographs: int = 80  # of those that the model classifies rightly
-    candidates: int = 2000  # test photographs that are looked at to find them
+    candidates: int = 2000  # test photographs to find them among
     digits: int = 300
     fit_digits: int = 5000
     steps: int = 12
@@ -44,16 +44,21 @@ QUICK = Scale(photographs=12, candidates=300, digits=20, fit_digits=300, steps=8
 def rightly(
     predict: Callable[[np.ndarray], Any], batches: Callable, labels: np.ndarray, count: int
 ) -> tuple[np.ndarray, int]:
-    """The first ``count`` samples that are classified as labelled: their indices, and how many were looked at.
+    """Find the first ``count`` samples that the model classifies as labelled.
 
     Args:
-        predict: From a batch to probabilities ``(b, classes)``.
-        batches: From a slice of the samples to what ``predict`` takes.
-        labels: ``(n,)``.
+        predict: A function from a batch to probabilities ``(b, classes)``.
+        batches: A function from a slice of the samples to what ``predict``
+            takes.
+        labels: The classes of the samples, ``(n,)``.
         count: How many are wanted.
 
+    Returns:
+        The indices of the samples, and how many had to be classified to find
+        them.
+
     Raises:
-        ValueError: If there is none.
+        ValueError: If the model classifies no sample as labelled.
     """
     found: list[int] = []
     for start in range(0, len(labels), 100):
@@ -78,7 +83,7 @@ def curves(
     scale: Scale,
     seed: int,
 ) -> dict[str, dict[str, metrics.Curves]]:
-    """The curves of every measure for each ranking of the pixels of ``x``, by the names of both."""
+    """Measure each ranking of the pixels of ``x`` by every measure; the curves by the names of both."""
     return {
         name: {
             title: measure(
@@ -91,17 +96,17 @@ def curves(
 
 
 def blind(size: tuple[int, int], count: int, rng: np.random.Generator) -> dict[str, np.ndarray]:
-    """The maps ``(count, *size)`` that know nothing of the model."""
+    """Rank pixels at random and by the centre prior: maps ``(count, *size)`` that know nothing of the model."""
     prior = metrics.centre_prior(size)
     shape = (count, *size)
     return {deletion_page.RANDOM: rng.random(shape), methods.CENTRE: np.broadcast_to(prior, shape)}
 
 
 def summary(parts: list[dict[str, dict[str, metrics.Curves]]], seed: int) -> dict[str, Any]:
-    """Batches of curves put together: for each measure and ranking the mean curve and area, and how far MIP-IN is off.
+    """Put batches of curves together, and compare each ranking with MIP-IN.
 
     Returns:
-        By the measure ``shares`` and ``rankings``; of each ranking ``area``,
+        For each measure ``shares`` and ``rankings``. Each ranking has ``area``,
         the mean over the images with its 95 % ``interval``, the mean
         ``curve``, and ``beyond_mipin``, the 95 % interval of its area less
         that of MIP-IN, image by image.

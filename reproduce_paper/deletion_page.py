@@ -15,7 +15,7 @@ RANDOM = "random ranking"
 
 
 def picture(measures: Mapping[str, Any]) -> Figure:
-    """The mean curves, a panel a measure; MIP-IN thick, what knows nothing of the model black."""
+    """Draw the mean curves, a panel a measure. MIP-IN's is thick; those of rankings without the model are black."""
     lines = -(-len(measures) // 2)
     figure, axes = charts.panels((7.5, 3.0 * lines + 1.1), lines, 2, sharey=True)
     styles: dict[str, dict[str, Any]] = {
@@ -42,7 +42,7 @@ def picture(measures: Mapping[str, Any]) -> Figure:
 
 
 def markdown(result: dict[str, Any]) -> str:
-    """The page: for each model the areas, the curves, and what the numbers say."""
+    """Make the page: for each model the areas under the curves, the curves, and a verdict."""
     page = ["# Deletion and insertion curves\n", ABOUT.strip()]
     for (name, found), file in zip(result["subjects"].items(), result["pictures"], strict=True):
         measures, about = found["measures"], found["about"]
@@ -90,7 +90,7 @@ def by_area(measure: str, rankings: Mapping[str, Mapping[str, Any]]) -> list[str
 
 
 def verdict(measure: str, rankings: Mapping[str, Mapping[str, Any]]) -> str:
-    """Who leads, where MIP-IN stands, and who does no better than what knows nothing of the model."""
+    """Say who leads, where MIP-IN stands, and who is no better than a ranking that knows nothing of the model."""
     sign = sign_of(measure)
     area = {title: rankings[title]["area"] for title in rankings}
     order = by_area(measure, rankings)

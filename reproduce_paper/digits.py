@@ -63,7 +63,7 @@ class Trained(NamedTuple):
 
 
 def load(name: str, args: argparse.Namespace) -> Trained:
-    """One of the paper's models with its data, from the cache or trained; a small one where ``args.quick``."""
+    """Load one of the paper's models from the cache, or train it, with its data; ``args.quick`` trains it less."""
     recipe = models.RECIPES[name]
     images = data.load(recipe.data, args.data_dir)
     less = models.QUICK if args.quick else {}

@@ -1,4 +1,4 @@
-"""What the figures of photographs share: which ones are shown, methods fitted and maps read, and how they are drawn."""
+"""What the figures of photographs share: they choose photographs, fit methods, read maps and draw sheets of them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ QUICK_FIT = {"MIP-IN": 400, "PatternAttribution": 200}
 
 
 def subject_of(gallery: Gallery) -> Subject:
-    """The model of Figures 6 to 9: the gallery's first, which is its VGG unless ``--subjects`` says otherwise."""
+    """The model that Figures 6 to 9 explain: the gallery's first, a VGG unless ``--subjects`` leaves it out."""
     return next(iter(gallery.subjects.values()))
 
 
@@ -69,7 +69,7 @@ def _plain(name: str) -> str:
 
 
 def candidates(photographs: Photographs, number: int, largest: float) -> np.ndarray:
-    """Where a class's photographs are whose boxes cover something, and less than the share ``largest``."""
+    """The indices of a class's photographs whose boxes cover something, and less than the share ``largest``."""
     of_class = np.flatnonzero(photographs.labels == number)
     shares = photographs.take(of_class).shares()
     return of_class[(shares > 0) & (shares < largest)]
@@ -78,14 +78,14 @@ def candidates(photographs: Photographs, number: int, largest: float) -> np.ndar
 def chosen(
     subjects: Collection[Subject], photographs: Photographs, among: np.ndarray, count: int, rng: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray]:
-    """At most ``count`` photographs at random: those that all models classify rightly first.
+    """Choose at most ``count`` photographs at random, first among those that all models classify rightly.
 
     Args:
         subjects: The models.
-        photographs: All of them.
+        photographs: The photographs that the indices are of.
         among: The indices to choose from.
         count: How many are wanted.
-        rng: Draws them.
+        rng: Draws the order.
 
     Returns:
         Their indices, and for each whether all models classify it rightly.
@@ -111,7 +111,7 @@ def fitted(
     args: argparse.Namespace,
     log: Callable[[str], None],
 ) -> dict[str, mipin_keras.Analyzer]:
-    """The methods' analyzers, by title; those that learn are fitted on photographs of ``train`` drawn by the seed.
+    """Make the methods' analyzers, by title; fit those that learn on photographs of ``train`` drawn by the seed.
 
     Args:
         titles: The methods, each one of ``methods.METHODS``.
@@ -135,7 +135,7 @@ def fitted(
 
 
 def about(gallery: Gallery, subject: Subject, args: argparse.Namespace) -> dict[str, Any]:
-    """What a page says of the photographs, the model and the fit."""
+    """The part of a result that says what photographs, model and fit it comes from."""
     return {
         "photographs": gallery.title,
         "model": subject.about,

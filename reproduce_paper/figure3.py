@@ -13,7 +13,7 @@ from mipin_keras.plotting import plot
 from . import digits, report
 
 SHOWN = 8
-KINDS = ("source signal", "attribution")
+SHOWN_MAPS = ("source signal", "attribution")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,7 +41,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
             logits = analyzer.logits(x[:1])[0]
             others = {c: analyzer.analyze(x[:1], c)[0] / logits[c] for c in range(len(logits)) if c != args.digit}
 
-    rows = {f"{kind},\n{view}": show(kind, maps[view][kind][:SHOWN]) for view in maps for kind in KINDS}
+    rows = {f"{what},\n{view}": show(what, maps[view][what][:SHOWN]) for view in maps for what in SHOWN_MAPS}
     pictures = [f"source signal,\n{view}" for view in maps]
     local = maps["local"]["attribution"]
     experiment.result |= {
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace) -> pathlib.Path:
         "shown": chosen[:SHOWN].tolist(),
         "between_samples": between(x),
         "maps": {
-            view: {kind: {"between": between(found), "own": own(found, x)} for kind, found in of_view.items()}
+            view: {what: {"between": between(found), "own": own(found, x)} for what, found in of_view.items()}
             for view, of_view in maps.items()
         },
         "local_with_global": own(local, maps["global"]["attribution"]),
@@ -62,9 +62,9 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     return experiment.write(markdown(experiment.result))
 
 
-def show(kind: str, maps: np.ndarray) -> np.ndarray:
-    """Source signals are drawn as images: cut to their range, [0, 1]."""
-    return np.clip(maps, 0, 1) if kind == "source signal" else maps
+def show(what: str, maps: np.ndarray) -> np.ndarray:
+    """Maps as they are drawn: source signals are cut to the range of images, [0, 1]."""
+    return np.clip(maps, 0, 1) if what == "source signal" else maps
 
 
 def between(maps: np.ndarray) -> float:
@@ -80,7 +80,7 @@ def own(maps: np.ndarray, others: np.ndarray) -> float:
 
 
 def _standard(maps: np.ndarray) -> np.ndarray:
-    """Rows whose products are correlations."""
+    """Flattened maps, centred and of length 1, so that products of two are correlations."""
     flat = maps.reshape(len(maps), -1).astype(np.float64)
     flat -= flat.mean(axis=1, keepdims=True)
     length = np.linalg.norm(flat, axis=1, keepdims=True)
@@ -94,8 +94,8 @@ def markdown(result: dict[str, Any]) -> str:
     maps, digit = result["maps"], result["digit"]
     rows = [["the samples themselves", f"{result['between_samples']:.3f}", ""]]
     rows += [
-        [f"{kind}, {view}", f"{maps[view][kind]['between']:.3f}", f"{maps[view][kind]['own']:.3f}"]
-        for kind in KINDS
+        [f"{what}, {view}", f"{maps[view][what]['between']:.3f}", f"{maps[view][what]['own']:.3f}"]
+        for what in SHOWN_MAPS
         for view in ("global", "local")
     ]
     header = ["maps", "between two samples", "with the sample itself"]
@@ -123,8 +123,8 @@ images, of all classes.
 def verdicts(result: dict[str, Any]) -> list[str]:
     """What section 4.3 says of the figure, and whether our numbers say so."""
     glob, local = result["maps"]["global"], result["maps"]["local"]
-    same = min(glob[kind]["between"] for kind in KINDS)
-    apart = all(local[kind]["between"] < glob[kind]["between"] for kind in KINDS)
+    same = min(glob[what]["between"] for what in SHOWN_MAPS)
+    apart = all(local[what]["between"] < glob[what]["between"] for what in SHOWN_MAPS)
     source, before = local["source signal"]["own"], glob["source signal"]["own"]
     others = result["local_with_others"]
     closest = max(others, key=others.get)

@@ -26,7 +26,7 @@ POSITIVE = ("Grad-CAM", "MIP-IN")
 
 
 class Scale(NamedTuple):
-    """How much of everything a run takes."""
+    """How many images a run takes."""
 
     mosaics: int = 100  # each with four maps a method
     candidates: int = 2000  # test photographs that tiles are chosen from
@@ -37,7 +37,7 @@ QUICK = Scale(mosaics=6, candidates=300)
 
 
 def shrunk(pixels: np.ndarray) -> np.ndarray:
-    """Images at half their height and width, each pixel the mean of four: uint8 to uint8.
+    """Shrink uint8 images to half their height and width; each pixel is the mean of four.
 
     Raises:
         ValueError: For a height or width that is odd.
@@ -67,7 +67,7 @@ def masks(size: tuple[int, int]) -> np.ndarray:
 
 
 def confidences(subject: gallery.Subject, photographs: Photographs) -> tuple[np.ndarray, np.ndarray, float]:
-    """How sure the model is of each photograph at a tile's size, and its accuracy on the photographs as they are.
+    """Measure how sure the model is of each photograph at the size of a tile.
 
     A photograph is shrunk and tiled with itself, four times: the model then
     sees its object at the size, and at the places, at which it meets it in

@@ -98,7 +98,7 @@ undefined and left out. Intervals are 95 % bootstraps over mosaics.
 
 
 def verdict(name: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
-    """Who leads, where MIP-IN stands, and who is not above chance."""
+    """Say who leads, where MIP-IN stands, and who is not above chance."""
     order = sorted(methods.METHODS, key=lambda title: (-rows[title]["share"], title != "MIP-IN"))
     place = order.index("MIP-IN") + 1
     text = f"**{name}**: {order[0]} leads with {rows[order[0]]['share']:.3f}"
@@ -116,7 +116,7 @@ def verdict(name: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def sight(name: str, about: Mapping[str, Any], count: int) -> str:
-    """What the model makes of photographs, tiles and mosaics."""
+    """Say how well the model classifies photographs, tiles and mosaics."""
     whole, tiles, top = (100 * about[key] for key in ("accuracy_whole", "accuracy_tiles", "top_in_mosaic"))
     return (
         f"**{name}** classifies {whole:.1f} % of {about['photographs']:,} test photographs rightly, and {tiles:.1f} % "

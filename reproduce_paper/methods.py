@@ -76,7 +76,7 @@ ROWS = 1 << 13
 def create(
     title: str, model: keras.Model, layer: str | None = None, *, seed: int = 0, verbose: int = 0, **options: Any
 ) -> mipin_keras.Analyzer:
-    """Make a method's analyzer; those of ``LEARNED`` then want ``fit``.
+    """Make a method's analyzer; the caller fits those of ``LEARNED``.
 
     Args:
         title: One of ``METHODS``.
@@ -149,14 +149,14 @@ def box_accuracies(
     explain: Callable[[np.ndarray, np.ndarray], dict[str, np.ndarray]],
     batch_size: int = 64,
 ) -> dict[str, np.ndarray]:
-    """How well maps find the boxes of photographs, of which only a batch is in memory.
+    """Measure how well maps find the boxes of photographs; only a batch of these is in memory.
 
     Args:
         photographs: With boxes.
-        preprocess: Of the model.
-        explain: From what the model takes and the labels to maps ``(b,
-            height, width)``, by name.
-        batch_size: Photographs at once.
+        preprocess: A function from uint8 pixels to what the model takes.
+        explain: A function from what the model takes and the labels to maps
+            ``(b, height, width)``, by name.
+        batch_size: How many photographs are read at once.
 
     Returns:
         By name, each photograph's bounding-box accuracy: float64 ``(n,)``.

@@ -271,7 +271,7 @@ def application(name: str, weights: str, photographs: Photographs, *, seed: int 
     if weights == "imagenet":
         try:
             model = build(weights="imagenet")
-        except Exception as error:  # Keras raises no kind of its own when a download fails
+        except Exception as error:  # Keras raises a plain Exception where it cannot download
             raise FileNotFoundError(
                 f"expected Keras to have or to download the weights of {name}, received an error ({error}); download "
                 f"them elsewhere and give --weights {name}=FILE"

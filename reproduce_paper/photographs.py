@@ -48,7 +48,7 @@ class Photographs(NamedTuple):
         )
 
     def evenly(self, n: int) -> Photographs:
-        """``n`` of the images, evenly spaced over all; all, where there are no more."""
+        """``n`` of the images, evenly spaced over the whole set, whatever their classes; all if there are no more."""
         count = len(self.paths)
         return self if n >= count else self.take(np.linspace(0, count - 1, n).round().astype(int))
 
@@ -80,7 +80,7 @@ class Photographs(NamedTuple):
     def stream(
         self, preprocess: Callable[[np.ndarray], np.ndarray], batch_size: int = 32
     ) -> Callable[[], Iterator[np.ndarray]]:
-        """What ``Analyzer.fit`` takes to read the images again on each pass, a batch at a time.
+        """A stream of batches for ``Analyzer.fit``, which reads the images again on each pass.
 
         Args:
             preprocess: From uint8 ``(b, height, width, 3)`` to what the

@@ -1,4 +1,4 @@
-"""What every experiment writes: JSON and Markdown, beside and renamed, with what made them."""
+"""What every experiment writes: a result as JSON, a page as Markdown and pictures, each with the command behind it."""
 
 from __future__ import annotations
 
@@ -48,16 +48,16 @@ class Beside(NamedTuple):
 
 
 class Experiment:
-    """What an experiment writes: ``NAME.json``, ``NAME.md`` and pictures, ``NAME-quick`` of a quick run.
+    """Writes ``NAME.json``, ``NAME.md`` and pictures of an experiment; ``NAME-quick.*`` of a quick run.
 
     Args:
-        name: The experiment's.
-        args: The command's arguments: ``quick``, ``seed``, ``out``,
-            ``command_line``.
+        name: The name of the experiment.
+        args: The command's arguments: ``quick``, ``seed``, ``out`` and
+            ``command_line`` are read.
 
     Attributes:
-        result: What goes to JSON; ``seconds`` and ``pictures`` come to it
-            when it is written.
+        result: The result that is written as JSON. ``picture`` adds
+            ``pictures`` to it, ``write`` adds ``seconds``.
     """
 
     def __init__(self, name: str, args: argparse.Namespace):
@@ -79,7 +79,7 @@ class Experiment:
         print(f"{self.name}: {text} ({time.perf_counter() - self._start:.0f} s)", flush=True)
 
     def picture(self, figure: Figure, suffix: str = "", dpi: float = 150) -> str:
-        """Save a picture as ``NAME.png`` or ``NAME-SUFFIX.png``; the file's name, for Markdown."""
+        """Save a picture as ``NAME.png`` or ``NAME-SUFFIX.png``; returns the name of the file, for a link to it."""
         file = f"{self.name}-{suffix}.png" if suffix else f"{self.name}.png"
         plot.save(figure, self.out / file, dpi)
         self.result.setdefault("pictures", []).append(file)
@@ -89,8 +89,8 @@ class Experiment:
         """Write the result and its page; print the page.
 
         Args:
-            markdown: The page, its title in the first line, without what
-                made it, which comes below.
+            markdown: The page, with its title in the first line. The
+                command, versions and machine are added below it.
         """
         self.result["seconds"] = round(time.perf_counter() - self._start, 1)
         write_json(self.out / f"{self.name}.json", self.result)
@@ -100,7 +100,7 @@ class Experiment:
 
 
 def made_by(result: Mapping[str, Any]) -> str:
-    """The lines below a result: the command, the seed, the time, the versions and the machine, and its ``note``."""
+    """The last lines of a page: command, seed, time, versions and machine, and the result's ``note`` if it has one."""
     versions = ", ".join(f"{key} {value}" for key, value in result["environment"].items())
     text = f"Made by `{result['command']}`, seed {result['seed']}, in {result['seconds']:.0f} s; {versions}."
     text += f" {result['note']}" if "note" in result else ""
@@ -108,12 +108,12 @@ def made_by(result: Mapping[str, Any]) -> str:
 
 
 def keras_verbose(verbose: int) -> int:
-    """``verbose`` for Keras' own fit: its bars are for a terminal, a log gets a line an epoch."""
+    """The ``verbose`` of Keras' own fit: a bar only on a terminal; in a log a line an epoch."""
     return 2 if verbose == 1 and not sys.stdout.isatty() else verbose
 
 
 def environment() -> dict[str, str]:
-    """Versions and machine, for the record of a result."""
+    """The versions and the machine that a result was made with."""
     gpus = len(tf.config.list_physical_devices("GPU"))
     return {
         "mipin_keras": mipin_keras.__version__,
@@ -126,21 +126,21 @@ def environment() -> dict[str, str]:
 
 
 def write(path: pathlib.Path, text: str) -> pathlib.Path:
-    """Write a text file whole or not at all."""
+    """Write a text file atomically."""
     with written(path) as file:
         file.write(text.encode())
     return path
 
 
 def command_line(program: str, argv: list[str]) -> str:
-    """The command as a reader would type it, folders of this machine replaced by DIR."""
+    """The command as a reader would type it; ``DIR`` stands for the folders of this machine."""
     folders = ("--data-dir", "--cache-dir", "--out")
     words = ["DIR" if i and argv[i - 1] in folders else re.sub("=.*/", "=DIR/", word) for i, word in enumerate(argv)]
     return f"{program} {shlex.join(words)}"
 
 
 def write_json(path: pathlib.Path, result: dict[str, Any]) -> pathlib.Path:
-    """Write a result as JSON; NaN is written as null, which JSON has."""
+    """Write a result as JSON; NaN and infinity, which JSON does not have, are written as null."""
     return write(path, json.dumps(_plain(result), indent=1, allow_nan=False) + "\n")
 
 

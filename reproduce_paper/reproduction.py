@@ -23,20 +23,20 @@ its models VGG19 and ResNet50; where the results here are of other photographs a
 
 
 def read(experiment: str, folder: pathlib.Path, quick: bool = False) -> dict[str, Any] | None:
-    """An experiment's result from its JSON file; None where it was not run."""
+    """Read an experiment's result from its JSON file; None if the experiment was not run."""
     path = folder / f"{experiment}{'-quick' if quick else ''}.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
 def page(experiments: Mapping[str, ModuleType], folder: pathlib.Path, quick: bool = False) -> str:
-    """The whole page, from the results that are in ``folder``.
+    """Make the page from the results in ``folder``.
 
     Args:
         experiments: The modules by name, in the order of the page: each has
             ``markdown(result)``; ``beside(result)`` where the paper prints
             numbers; ``in_short(result)`` where something was found.
         folder: Holds the experiments' JSON files and pictures.
-        quick: Of the quick runs' results.
+        quick: Whether to take the results of quick runs.
     """
     results = {name: read(name, folder, quick) for name in experiments}
     found = {name: result for name, result in results.items() if result is not None}
@@ -76,7 +76,7 @@ def _runs(experiments: Mapping[str, ModuleType], results: Mapping[str, dict[str,
 
 
 def _demoted(markdown: str) -> str:
-    """The page of one experiment as a section: its headings one level down."""
+    """The page of one experiment as a section: each heading goes one level down."""
     return re.sub(r"^(#+ )", r"#\1", markdown.strip(), flags=re.MULTILINE)
 
 

@@ -23,13 +23,13 @@ CURVES = [
     for title in methods.METHODS
     for kept in (("", KEPT) if title in methods.LEARNED else ("",))
 ]
-# The value of a random logit may be negative, which turns a map around: all maps are those of a walk from 1.
+# The value of a random logit may be negative, which turns a map around: all maps are scaled as if it were positive.
 PROPORTIONAL = ("LRP-epsilon", "PatternAttribution", "MIP-IN")  # to the value that they start from
 OPTIONS = {"Guided Backprop": {"head": "one"}, "Deconvnet": {"head": "one"}}
 
 
 class Scale(NamedTuple):
-    """How much of everything a run takes."""
+    """How many images, copies and rows a run takes."""
 
     photographs: int = 40  # explained
     digits: int = 100
@@ -67,13 +67,13 @@ class Case(NamedTuple):
 
 
 def evenly_by_class(labels: np.ndarray, n: int) -> np.ndarray:
-    """Indices of ``n`` samples, or of all if there are fewer, evenly of all classes, ordered by class."""
+    """The indices of ``n`` samples, about as many of each class, ordered by class; of all if there are fewer."""
     order = np.argsort(labels, kind="stable")
     return order[np.linspace(0, len(order) - 1, min(n, len(order))).round().astype(int)]
 
 
 def photographs(args: argparse.Namespace, scale: Scale) -> Case:
-    """The photographs' VGG, or the first model that there is."""
+    """The case of photographs: their VGG, or the first model that ``--subjects`` leaves."""
     found = gallery.load(args)
     name, subject = next(iter(found.subjects.items()))
     chosen = found.test.take(evenly_by_class(found.test.labels, scale.photographs))
@@ -86,7 +86,7 @@ def photographs(args: argparse.Namespace, scale: Scale) -> Case:
 
 
 def digits(args: argparse.Namespace, scale: Scale) -> Case:
-    """The CNN of Table 4 on MNIST, explained down to its pixels by all but Grad-CAM."""
+    """The case of MNIST: the CNN of Table 4, explained down to its pixels by all methods but Grad-CAM."""
     images = data.load("mnist", args.data_dir)
     less = models.QUICK if args.quick else {}
     model, about = models.trained("CNN-M", images, args.cache_dir, seed=args.seed, verbose=args.verbose, **less)
@@ -109,7 +109,7 @@ class Maps(NamedTuple):
 
 
 def maps_of(title: str, analyzer: mipin_keras.Analyzer, case: Case) -> Maps:
-    """A method's maps of the case's samples, for their own classes; turned around where they start below 0."""
+    """A method's maps of the case's samples for their own classes; one that starts from a negative logit is negated."""
     found = analyzer.analyze(case.x, case.classes, batch_size=50)
     if title in PROPORTIONAL:
         logits = analyzer.logits(case.x)[np.arange(len(case.x)), case.classes]
@@ -144,7 +144,7 @@ def alike(found: Maps, trained: Maps) -> dict[str, float | None]:
 
 
 def analyzer_of(title: str, model: keras.Model, case: Case, scale: Scale, seed: int) -> mipin_keras.Analyzer:
-    """One of the methods on a model or its copy."""
+    """Make one of the methods' analyzers for a model or for its randomised copy."""
     options = dict(OPTIONS.get(title, {}))
     if title == "SmoothGrad":
         options["augment_by_n"] = scale.smooth

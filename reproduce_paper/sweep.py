@@ -36,7 +36,7 @@ WHEN = {"relu_mean": "before", "mean": "after"}
 
 
 class Scale(NamedTuple):
-    """How much of everything a run takes."""
+    """How many photographs, rows and noisy copies a run takes."""
 
     photographs: int = 500  # that maps are measured on
     fit_images: int = 2000  # that methods are fitted on: others
@@ -48,7 +48,7 @@ QUICK = Scale(photographs=40, fit_images=200, rows=1 << 10, noises=2)
 
 
 def split(train: Photographs, scale: Scale) -> tuple[Photographs, Photographs]:
-    """Of the training photographs, those to measure on, with small boxes, and others to fit on; both evenly drawn."""
+    """Split training photographs into some with small boxes, to measure on, and others to fit on; both evenly drawn."""
     measured = train.with_small_boxes().evenly(scale.photographs)
     used = set(measured.paths)
     others = train.take([i for i, path in enumerate(train.paths) if path not in used])
@@ -117,13 +117,13 @@ def sweep_grad_cam(subject: Subject, shown: Photographs) -> dict[str, float]:
 
 
 def accuracies(subject: Subject, shown: Photographs, explain: Callable[..., dict[Any, np.ndarray]]) -> dict[Any, float]:
-    """The mean bounding-box accuracy of each kind of map."""
+    """The mean bounding-box accuracy of each of the maps that ``explain`` makes."""
     found = methods.box_accuracies(shown, subject.preprocess, explain)
     return {name: float(each.mean()) for name, each in found.items()}
 
 
 def choose(models: dict[str, Any]) -> dict[str, Any]:
-    """What is best by the mean over the models: one reading for all of them, with the best layer of each."""
+    """Choose the reading that is best in the mean over the models, and for each model its best layer."""
     first = next(iter(models.values()))
 
     def mean(scores: list[float]) -> float:
@@ -203,7 +203,7 @@ Grad-CAM's map has one value a pixel; its choice is the layer:
 
 
 def left_out(result: dict[str, Any]) -> str:
-    """Where a model takes no photograph that was fitted on for some class."""
+    """Say how many photographs were left out, of classes that a model takes no fitted photograph for."""
     short = {name: result["photographs"] - of["photographs"] for name, of in result["models"].items()}
     words = [f"{n} for {name}" for name, n in short.items() if n]
     return f"\nLeft out, of classes that no fitted photograph is taken for: {', '.join(words)}." if words else ""
@@ -215,7 +215,7 @@ def layer_list(layers: dict[str, str]) -> str:
 
 
 def instead(models: dict[str, Any], choice: dict[str, Any]) -> str:
-    """What the paper's reading, section 6.1.2, would give where another was chosen."""
+    """Say what the reading of section 6.1.2 gives at the chosen layers, if another reading was chosen."""
     fixed = Reading(**choice["mipin"])
     as_paper = fixed._replace(reduce="mean", times_feature=False)
     if fixed == as_paper:

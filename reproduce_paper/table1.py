@@ -22,7 +22,7 @@ HAS_CONVOLUTIONS = {"CNN-M", "CNN-C"}
 
 
 class Scale(NamedTuple):
-    """How much of everything a run takes; None means all there is."""
+    """How many epochs and images a run takes; None means all."""
 
     epochs: int | None = None  # of the models' training; None: each recipe's
     train_samples: int | None = None
@@ -37,7 +37,7 @@ QUICK = Scale(**models.QUICK, fit_samples=1000, trained_samples=500, trained_epo
 
 
 def variants(name: str, scale: Scale) -> list[tuple[str, dict[str, Any], int]]:
-    """The rows of one model: analyzer, options, fit samples."""
+    """What is fitted for one model, a row each: the analyzer, its options, and the number of samples."""
     own = {} if scale.rows is None else {"rows": scale.rows}
     rows: list[tuple[str, dict[str, Any], int]] = [
         ("mipin", {"samples": "all"} | own, scale.fit_samples),

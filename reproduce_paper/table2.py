@@ -42,7 +42,7 @@ def papers_model(name: str) -> int:
 
 
 def groups(photographs: Photographs, classes: int | None) -> Iterator[np.ndarray]:
-    """Indices of the photographs, those of so many classes at a time; all at once by default."""
+    """The indices of the photographs of so many classes at a time; without a number, of all photographs at once."""
     labels = np.unique(photographs.labels)
     for i in range(0, len(labels), classes or len(labels)):
         yield np.flatnonzero(np.isin(photographs.labels, labels[i : i + (classes or len(labels))]))
@@ -75,7 +75,7 @@ def score(title: str, subject: Subject, shown: Photographs, train: Photographs, 
 
 
 def summary(accuracies: np.ndarray, right: np.ndarray, seed: int) -> dict[str, float | None]:
-    """The mean with its interval, and that of the photographs which the model classifies rightly."""
+    """The mean accuracy with its interval, and the mean over the photographs that the model classifies rightly."""
     low, high = bootstrap_interval(accuracies, seed=seed)
     of_right = float(accuracies[right].mean()) if right.any() else None
     return {"mean": float(accuracies.mean()), "low": low, "high": high, "of_right": of_right}
@@ -84,7 +84,7 @@ def summary(accuracies: np.ndarray, right: np.ndarray, seed: int) -> dict[str, f
 def run_model(
     subject: Subject, shown: Photographs, train: Photographs, args: argparse.Namespace, experiment: report.Experiment
 ) -> dict[str, Any]:
-    """All rows of one model."""
+    """Measure every method and the centre prior on one model; the model's part of the result."""
     right = subject.predicted(shown) == shown.labels
     each = {}
     for title in methods.METHODS:
@@ -167,7 +167,7 @@ def mean_with_interval(row: dict[str, float], form: str = ".3f") -> str:
 
 
 def verdict(name: str, found: dict[str, Any]) -> str:
-    """Who leads, and whom MIP-IN is above, below, and not told from."""
+    """Say who leads, and which methods MIP-IN is above, below, or not told apart from."""
     rows, differences = found["rows"], found["differences"]
     best = max(methods.METHODS, key=lambda title: rows[title]["mean"])
     above = [title for title, d in differences.items() if d["low"] > 0]
@@ -221,7 +221,7 @@ def beside(result: dict[str, Any]) -> list[report.Beside]:
 
 
 def draw(result: dict[str, Any]) -> Figure:
-    """A bar a method with its interval, a panel a model; chance and the centre prior are lines."""
+    """Draw a bar with its interval for each method, a panel a model; chance and the centre prior are lines."""
     models = result["models"]
     figure, axes = charts.panels((5.0, 3.1 * len(models) + 0.4), len(models), sharex=True)
     for ax, (name, found) in zip(axes[:, 0], models.items(), strict=True):
