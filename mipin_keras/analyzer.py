@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
@@ -15,7 +14,7 @@ import tensorflow as tf
 from . import targets
 from .batching import MEMORY, Batching
 from .channels import REDUCTIONS, check_axes, reduced
-from .checks import index, not_fitted, one_of
+from .checks import index, keyword_options, not_fitted, one_of
 from .data.batches import Batches
 from .data.progress import Progress
 from .graph.model_graph import ModelGraph
@@ -76,12 +75,7 @@ class Analyzer(Batching, Serializable):
     @classmethod
     def known_options(cls) -> list[str]:
         """The names of the options that the method takes."""
-        known: set[str] = set()
-        for base in cls.__mro__:
-            if "__init__" in vars(base) and base is not object:
-                parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
-                known.update(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
-        return sorted(known - cls._fixed)
+        return sorted(keyword_options(cls) - cls._fixed)
 
     # Fitting
 

@@ -16,6 +16,7 @@ from .checks import integer, number
 from .data.batches import checked
 from .graph import propagation
 from .graph.model_graph import ModelGraph
+from .targets import check_count
 
 #: GiB that an analysis may take beside the model, unless told otherwise.
 MEMORY = 2.0
@@ -125,11 +126,8 @@ class Batching:
     def _parts(self, function: Callable, x: np.ndarray, neuron_selection: Any, batch_size: int) -> Iterator[Any]:
         """What ``function(x, neuron_selection)`` makes of each batch of x."""
         self._refresh()
-        if neuron_selection is not None and np.size(neuron_selection) not in (1, len(x)):
-            raise ValueError(
-                f"expected neuron_selection to be an int or {len(x)} of them, received {np.size(neuron_selection)}; "
-                "give one for all samples, or one for each"
-            )
+        if neuron_selection is not None:
+            check_count(np.size(neuron_selection), len(x))
         for i in range(0, len(x), batch_size):
             chosen = neuron_selection
             if chosen is not None and np.size(chosen) > 1:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -19,6 +21,26 @@ def not_fitted(name: str) -> NotFittedError:
         f"expected a fitted analyzer, received this {name!r} analyzer, which is not fitted; call fit(X), or load() a "
         "file"
     )
+
+
+def keyword_options(cls: type) -> set[str]:
+    """The names of the options that a class and its bases take: the keyword-only parameters of their ``__init__``."""
+    known: set[str] = set()
+    for base in cls.__mro__:
+        if "__init__" in vars(base) and base is not object:
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            known.update(each.name for each in parameters if each.kind is each.KEYWORD_ONLY)
+    return known
+
+
+def check_options(name: str, options: Iterable[str], known: list[str]) -> None:
+    """Raise TypeError unless all of the options given to the analyzer ``name`` are known ones."""
+    unknown = sorted(set(options) - set(known))
+    if unknown:
+        raise TypeError(
+            f"expected options of {name!r}, {known}, received {', '.join(map(repr, unknown))}, which it has no option "
+            "for; leave it out"
+        )
 
 
 def one_of(name: str, value: Any, known: tuple) -> Any:

@@ -16,6 +16,7 @@ from .baselines.gradient import Gradient, InputTimesGradient, IntegratedGradient
 from .baselines.lrp.analyzer import LRP
 from .baselines.patterns.analyzer import PatternAttribution, PatternNet
 from .baselines.rectified import Deconvnet, GuidedBackprop
+from .checks import check_options
 from .innvestigate import INNVESTIGATE, PREFIX, import_innvestigate
 from .mipin import MIPIN, TrainedMIPIN
 from .saving.archive import open_file
@@ -105,13 +106,7 @@ def create_analyzer(name: str, model: keras.Model, **kwargs: Any) -> Analyzer:
         TypeError: For an unknown option.
     """
     analyzer = _find(name)
-    known = options_of(name)
-    unknown = sorted(set(kwargs) - set(known))
-    if unknown:
-        raise TypeError(
-            f"expected options of {name!r}, {known}, received {', '.join(map(repr, unknown))}, which it has no option "
-            "for; leave it out"
-        )
+    check_options(name, kwargs, analyzer.known_options())
     return analyzer(model, **kwargs)
 
 

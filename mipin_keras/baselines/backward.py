@@ -90,10 +90,10 @@ class BackwardAnalyzer(Analyzer):
         return self.table
 
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
-        """Where the walk starts, ``(n, units)``: the output's value, as in iNNvestigate.
+        """Where the walk starts, ``(n, neurons)``: the output's value, as in iNNvestigate.
 
         Args:
-            logits: Shape ``(n, units)``.
+            logits: Shape ``(n, neurons)``.
             shares: Likewise: the weight of each neuron.
         """
         return logits * shares
@@ -175,7 +175,7 @@ class BackwardAnalyzer(Analyzer):
         return [found.numpy() for found in self._checked(*self._traced(len(given), tensor_ids)(*given))]
 
     def _shares(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
-        """The weights of the output neurons in the explanation of ``x``, ``(n, units)``."""
+        """The weights of the output neurons in the explanation of ``x``, ``(n, neurons)``."""
         mode = self.neuron_selection_mode
         if isinstance(mode, str) and mode != "max_activation":
             return targets.fixed(mode, neuron_selection, len(x), self.graph.neurons)

@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from .. import targets
 from ..analyzer import MEMORY, Analyzer
+from ..checks import check_options
 from ..saving.held_weights import HeldWeights
 from .twin import Twin
 
@@ -138,13 +139,7 @@ class InnvestigateAnalyzer(Analyzer):
         **options: Any,
     ):
         super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
-        known = self.known_options()
-        unknown = sorted(set(options) - set(known))
-        if unknown:
-            raise TypeError(
-                f"expected options of {self.name!r}, {known}, received {', '.join(map(repr, unknown))}, which it has "
-                "no option for; leave it out"
-            )
+        check_options(self.name, options, self.known_options())
         # Lists and Python's numbers, as JSON has them: the options from a file then equal those given.
         self.options |= {key: _for_json(value) for key, value in options.items()}
         self._own = copy.deepcopy(options)
