@@ -35,9 +35,7 @@ def add_quick(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument("--quick", action="store_true", help=what)
 
 
-def add_models(
-    parser: argparse.ArgumentParser, known: Iterable[str], default: Iterable[str] | None = None
-) -> None:
+def add_models(parser: argparse.ArgumentParser, known: Iterable[str], default: Iterable[str] | None = None) -> None:
     """Add ``--models``: some of the ``known`` ones; those of ``default`` if it is not given, or all."""
     names = list(known)
     given = names if default is None else list(default)

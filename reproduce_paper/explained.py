@@ -57,9 +57,7 @@ def first_known(names: Sequence[str], choices: Sequence[Sequence[str]]) -> list[
     return list(range(min(len(choices[0]), len(names))))
 
 
-def wanted_classes(
-    names: Sequence[str], given: Sequence[str] | None, choices: Sequence[Sequence[str]]
-) -> list[int]:
+def wanted_classes(names: Sequence[str], given: Sequence[str] | None, choices: Sequence[Sequence[str]]) -> list[int]:
     """The numbers of the classes that ``--classes`` gives; without it, what :func:`first_known` chooses."""
     return class_numbers(names, given) if given else first_known(names, choices)
 

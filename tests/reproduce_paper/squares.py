@@ -11,6 +11,14 @@ from reproduce_paper.photo_models import Subject
 from reproduce_paper.photographs import Photographs
 
 NAMES = ["red dog", "green cat", "blue bottle"]
+#: What a result made by hand says of photographs, model and fit: as `explained.about` does.
+ABOUT = {
+    "photographs": "Tiny ImageNet",
+    "model": {"model": "VGG", "accuracy": 0.7},
+    "layer": "block4_conv3",
+    "reading": "samples `all`",
+    "fit": {"MIP-IN": 4000, "PatternAttribution": 1500},
+}
 
 
 def square(number):

@@ -20,11 +20,7 @@ def method(own, cosine, interval=(0.4, 0.9)):
 
 
 RESULT = {
-    "photographs": "Tiny ImageNet",
-    "model": {"model": "VGG", "accuracy": 0.7},
-    "layer": "block4_conv3",
-    "reading": "samples `all`",
-    "fit": {"MIP-IN": 4000, "PatternAttribution": 1500},
+    **squares.ABOUT,
     "classes": ["German shepherd", "Egyptian cat"],
     "images": 50,
     "composed": True,

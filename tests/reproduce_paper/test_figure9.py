@@ -23,11 +23,7 @@ def of(distance, **more):
 
 
 RESULT = {
-    "photographs": "Tiny ImageNet",
-    "model": {"model": "VGG", "accuracy": 0.7},
-    "layer": "block4_conv3",
-    "reading": "samples `all`",
-    "fit": {"MIP-IN": 4000, "PatternAttribution": 1500},
+    **squares.ABOUT,
     "pairs": [["bee", "lemon"], ["pizza", "goldfish"]],
     "pictures": ["bars.png"],
     "methods": {title: of(distance) for title, distance in DISTANCES.items()},

@@ -11,11 +11,7 @@ from . import squares
 from .pages import mentions, row
 
 RESULT = {
-    "photographs": "Tiny ImageNet",
-    "model": {"model": "VGG", "accuracy": 0.7},
-    "layer": "block4_conv3",
-    "reading": "samples `all`",
-    "fit": {"MIP-IN": 4000, "PatternAttribution": 1500},
+    **squares.ABOUT,
     "largest": 0.5,
     "classes": [
         {
