@@ -317,12 +317,7 @@ def standardization(layer: Any, x: tf.Tensor) -> LinearPart:
 
 
 def coefficients(step: Any) -> list[float]:
-    """What a sum, mean or difference multiplies each of its different inputs by, in their order.
-
-    Args:
-        step: A step of the types :data:`~.step_types.ADD` and
-            :data:`~.step_types.SUBTRACT`.
-    """
+    """What a step of the type ADD or SUBTRACT multiplies each of its different inputs by, in their order."""
     subtracts = type(step.layer).__name__ == "Subtract"  # a layer or an operation of keras.ops
     share = len(step.inputs) if isinstance(step.layer, _L.Average) else 1
     found = dict.fromkeys(step.inputs, 0.0)

@@ -243,10 +243,8 @@ class ModelGraph:
                 f"{layer.quantization_mode!r}; explain the model before quantize()"
             )
         if len(made) != 1:
-            raise ValueError(
-                f"expected layers with one output, received {name!r} with {len(made)}; explain the part of the model "
-                "behind it, or in front of it with output_layer="
-            )
+            advice = "explain the part of the model behind it, or in front of it with output_layer="
+            raise ValueError(f"expected layers with one output, received {name!r} with {len(made)}; {advice}")
         shape = tuple(made[0].shape[1:])
         if id(layer) not in self._parts:  # a shared layer has one set of them
             self._parts[id(layer)] = separable.linear_steps(layer)
