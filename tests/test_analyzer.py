@@ -94,10 +94,21 @@ def test_wrong_input_is_refused(fitted, method, x, error, message):
         getattr(fitted, method)(x)
 
 
-@pytest.mark.parametrize("x", [X[:, :11], X[:0], X.astype(str), np.full((4, 12), np.nan), X[None], None])
-def test_wrong_data_for_a_fit_is_refused(x):
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (X[:, :11], ValueError, r"expected input of shape \(batch, 12\), received \(60, 11\)"),
+        (X[:0], ValueError, "expected at least one sample"),
+        (X.astype(str), TypeError, "expected an array of numbers, received dtype <U"),
+        (np.full((4, 12), np.nan), ValueError, "received NaN or infinity in 4 of 4 samples"),
+        (X[None], ValueError, r"expected input of shape \(batch, 12\), received \(1, 60, 12\)"),
+        (None, TypeError, "expected an array of numbers, received dtype object"),
+    ],
+    ids=["columns", "empty", "words", "nan", "rank 3", "none"],
+)
+def test_wrong_data_for_a_fit_is_refused(x, error, message):
     analyzer = create_analyzer("mipin", mlp(), verbose=0)
-    with pytest.raises((ValueError, TypeError), match="expected"):
+    with pytest.raises(error, match=message):
         analyzer.fit(x)
     assert not analyzer.fitted
 

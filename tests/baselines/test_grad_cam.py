@@ -254,5 +254,5 @@ def test_a_layer_beside_the_way_to_the_output_is_refused():
     z = L.Conv2D(3, 3, activation="relu", name="aside")(y)
     y = L.Dense(3, name="logits")(L.GlobalAveragePooling2D()(y))
     z = L.Dense(3)(L.Concatenate()([y, L.Flatten()(z)]))
-    with pytest.raises(ValueError, match="expected"):
+    with pytest.raises(ValueError, match="before the explained output"):
         create_analyzer("grad_cam", keras.Model(x, z), output_layer="logits", layer="aside")

@@ -90,5 +90,5 @@ def test_steps_that_no_signal_reaches_are_passed_over():
 
 def test_a_rule_with_the_wrong_number_of_parts_is_refused():
     graph = ModelGraph(branches())
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match=r"zip\(\) argument"):
         propagation.backward(graph, graph.steps, {}, tf.ones((1, 3)), lambda step, seen, signal: (signal, signal))

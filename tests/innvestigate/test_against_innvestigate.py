@@ -56,7 +56,7 @@ class WholeBias(rules.AlphaBeta):
         above, below = tf.nn.relu(part.kernel), -tf.nn.relu(-part.kernel)
 
         def share(first, second):
-            (a, back_a), (b, back_b) = (rules.applied(part.apply, *pair) for pair in ((highs, first), (lows, second)))
+            (a, back_a), (b, back_b) = (part.with_adjoint(*pair) for pair in ((highs, first), (lows, second)))
             quotient = rules.divided(signal, a + b + part.bias)
             return highs * back_a(quotient) + lows * back_b(quotient)
 

@@ -164,10 +164,10 @@ def test_a_class_that_was_not_fitted_is_named():
 
 @pytest.mark.parametrize("wrong", [4, -1, [0, 4], [], "all", [0.0], [True], None.__class__, [None], 1.0])
 def test_wrong_classes_are_refused(wrong):
-    with pytest.raises((ValueError, TypeError)) as refused:
+    listed = not isinstance(wrong, type | float)
+    message = "expected classes to be ints from 0 to 3" if listed else "from 0 to 3|not iterable"
+    with pytest.raises(ValueError if listed else (ValueError, TypeError), match=message):
         mipin(mlp(), classes=wrong)
-    if not isinstance(wrong, type | float):
-        assert "from 0 to 3" in str(refused.value)
 
 
 @pytest.mark.parametrize(
@@ -182,7 +182,8 @@ def test_wrong_classes_are_refused(wrong):
     ],
 )  # fmt: skip
 def test_wrong_options_are_refused(option, wrong):
-    with pytest.raises(ValueError, match=f"{option}|layer") as refused:
+    layers = {"nowhere": "'nowhere'", "head": "before the explained output"}
+    with pytest.raises(ValueError, match=layers.get(wrong, f"{option}.*received")) as refused:
         mipin(mlp(), **{option: wrong})
     assert "expected" in str(refused.value)
 
@@ -193,7 +194,7 @@ def test_a_mask_without_forward_relu_is_refused():
 
 
 def test_wrong_verbosity_of_a_fit_is_refused():
-    with pytest.raises(ValueError, match="verbose"):
+    with pytest.raises(ValueError, match="expected verbose to be one of .*received 7"):
         mipin(mlp()).fit(X, verbose=7)
 
 
@@ -473,15 +474,10 @@ def test_sampled_rows_are_reported_and_come_close_to_all(fitted_cnn):
 
 
 @pytest.mark.parametrize("rows", [1, 3, 20, 42, 100])
-def test_few_rows_still_fit_or_say_what_to_do(rows):
-    analyzer = mipin(cnn(), rows=rows, classes=1)
-    try:
-        analyzer.fit(IMAGES)
-    except ValueError as refused:
-        assert "rows" in str(refused)
-    else:
-        assert analyzer.fit_report[-1]["rows"] <= 5 * rows + 10
-        assert all(np.isfinite(found).all() for found in maps(analyzer, IMAGES, 1))
+def test_few_rows_still_fit(rows):
+    analyzer = mipin(cnn(), rows=rows, classes=1).fit(IMAGES)
+    assert rows <= analyzer.fit_report[-1]["rows"] <= 1.2 * rows + 4  # a whole number of positions from each sample
+    assert all(np.isfinite(found).all() and found.any() for found in maps(analyzer, IMAGES, 1))
 
 
 def test_seeds(fitted_cnn):

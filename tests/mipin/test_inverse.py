@@ -10,7 +10,7 @@ from mipin_keras.graph.model_graph import ModelGraph, Step
 from mipin_keras.mipin import inverse as rules
 from mipin_keras.mipin.layers.dense import DenseInverse
 from mipin_keras.mipin.network import InverseNetwork
-from tests.networks import fitted_weights, inverse_of, mlp, step_of, with_weights
+from tests.networks import close, fitted_weights, inverse_of, mlp, step_of, with_weights
 
 L = keras.layers
 
@@ -256,6 +256,9 @@ def test_a_signal_keeps_its_dtype(layer, shape, dtype, rng):
     for apply in (inverse.source, inverse.attribution):
         found = apply(signal, inverse.record(x, y), weights)
         assert found.dtype == dtype and found.shape == x.shape
+        other = "float64" if dtype == "float32" else "float32"
+        again = apply(tf.cast(y, other), inverse.record(x, y), tuple(w.astype(other) for w in weights))
+        assert close(found, again, 1e-5)
 
 
 def test_what_an_inverse_knows():

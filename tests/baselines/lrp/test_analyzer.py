@@ -687,10 +687,20 @@ def test_a_rule_of_ones_own(network):
     assert step.name == "conv" and close(found, (signal.numpy().reshape(3, -1) @ matrix / 2).reshape(x.shape), 1e-5)
 
 
-def test_the_names_of_rules_are_all_taken():
+NAMED = {
+    "Z": Z(), "Epsilon": Epsilon(1e-7), "WSquare": WSquare(), "Flat": Flat(), "Gamma": Gamma(0.25),
+    "Alpha1Beta0": AlphaBeta(1.0, 0.0), "Alpha1Beta0IgnoreBias": AlphaBeta(1.0, 0.0, bias=False),
+    "Alpha2Beta1": AlphaBeta(2.0, 1.0), "Alpha2Beta1IgnoreBias": AlphaBeta(2.0, 1.0, bias=False),
+    "AlphaBetaX2m100": AlphaBetaX(), "ZPlus": AlphaBeta(1.0, 0.0, bias=False),
+    "ZPlusFast": AlphaBeta(1.0, 0.0, bias=False, nonnegative=True),
+}  # fmt: skip
+
+
+def test_each_name_is_its_rule():
+    assert NAMED.keys() == RULES.keys()
     model = balanced(with_weights(keras.Sequential([keras.Input((4,)), L.Dense(3, name="dense1"), L.Dense(2)])))
-    for name in RULES:
-        assert type(by_name(LRP(model, rule=name))["dense1"]) is type(RULES[name]())
+    for name, rule in NAMED.items():
+        assert same({"dense1": by_name(LRP(model, rule=name))["dense1"]}, {"dense1": rule.for_input(nonnegative=False)})
 
 
 def test_rules_and_indices_that_change_nothing_are_refused():
@@ -700,7 +710,7 @@ def test_rules_and_indices_that_change_nothing_are_refused():
         create_analyzer("lrp", model, rule="Z", until_layer_idx=0, until_layer_rule="Flat")
     with pytest.raises(ValueError, match=r"give input_layer_rule=\(low, high\)"):
         create_analyzer("lrp", model, rule=Bounded(np.zeros(4), np.ones(4)))
-    with pytest.raises(ValueError, match="epsilon"):
+    with pytest.raises(ValueError, match="epsilon.*1e-50"):
         create_analyzer("lrp.epsilon", model, epsilon=1e-50)
 
 

@@ -516,16 +516,21 @@ def test_any_activation_takes_its_gradient(method):
 # Dropout, Concatenate and other layers of structure
 
 
-def test_layers_without_weights_let_the_signal_through():
-    x = keras.Input((6, 6, 2))
-    y = L.ZeroPadding2D(1)(L.Dropout(0.4)(x))
-    y = L.Conv2D(3, 3, activation="relu")(y)
-    y = L.Concatenate()([y, L.Conv2D(2, 1)(y), y])
-    y = L.Flatten()(L.AveragePooling2D(2)(y))
-    model = with_weights(keras.Model(x, L.Dense(3)(y)))
+@pytest.mark.parametrize("method", METHODS)
+def test_layers_without_weights_let_the_signal_through(method):
+    """The same network with a padding, a Dropout and a mean over a window, and without."""
+
+    def network(padded):
+        x = keras.Input((6, 6, 2))
+        y = L.ZeroPadding2D(1)(L.Dropout(0.4)(x)) if padded else x
+        y = L.Conv2D(3, 3, activation="relu", padding="valid" if padded else "same")(y)
+        y = L.Concatenate()([y, L.Conv2D(2, 1)(y), y] if padded else [y, L.Conv2D(2, 1)(y), L.Identity()(y)])
+        y = L.AveragePooling2D(6)(y) if padded else L.GlobalAveragePooling2D()(y)
+        return with_weights(keras.Model(x, L.Dense(3)(L.Flatten()(y) if padded else y)))
+
     data = samples((6, 6, 2), 50)
-    found = made("pattern.attribution", model).fit(data).analyze(data[:5])
-    assert np.isfinite(found).all() and found.any()
+    found, wanted = (made(method, network(padded)).fit(data).analyze(data[:5]) for padded in (True, False))
+    assert wanted.any() and close(found, wanted, 1e-4)
 
 
 # Fits
@@ -550,12 +555,13 @@ def test_an_interrupted_fit_leaves_the_one_before(problem):
             raise problem
 
     expected = problem if isinstance(problem, type) else ValueError
-    with pytest.raises(expected):
+    said = {"nan": "received NaN or infinity", "early": "expected 3 batches a pass, received 2"}.get(problem)
+    with pytest.raises(expected, match=said):
         analyzer.fit(broken(), steps=3)
     assert not analyzer.fitted and not analyzer.patterns
     analyzer.fit(x)
     before, maps = {k: v.copy() for k, v in analyzer.patterns.items()}, analyzer.analyze(x)
-    with pytest.raises(expected):
+    with pytest.raises(expected, match=said):
         analyzer.fit(broken(), steps=3)
     assert analyzer.fitted and analyzer.patterns.keys() == before.keys()
     assert all((analyzer.patterns[k] == before[k]).all() for k in before)
