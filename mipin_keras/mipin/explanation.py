@@ -163,16 +163,23 @@ class Explanation(Analyzer):
         }
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-        layers = {node.name for node in self.network.learned}
-        for line in about["fit_report"]:
-            if line["layer"] not in layers or line["class"] not in about["fitted"]:
-                raise ValueError(
-                    f"expected a fit report of the layers and classes that are fitted, received {line}; fit again"
-                )
+        report = self._renamed(about["fit_report"], about["fitted"])
         weights: dict[int, dict[int, Any]] = {}
         for c in about["fitted"]:
             for node in self.network.learned:
                 shapes = self.network.regression(node).weight_shapes
                 found = (arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
                 weights.setdefault(c, {})[node.index] = tuple(tf.constant(w, tf.float32) for w in found)
-        self.network.weights, self.fit_report = weights, about["fit_report"]
+        self.network.weights, self.fit_report = weights, report
+
+    def _renamed(self, report: list[dict[str, Any]], fitted: list[int]) -> list[dict[str, Any]]:
+        """A file's fit report with the layers' names of the model here: Keras may have named a rebuilt model's anew."""
+        names = dict.fromkeys(line["layer"] for line in report)  # from the logit down, as the learned nodes are
+        here = [node.name for node in self.network.learned]
+        if report and (len(names) != len(here) or any(line["class"] not in fitted for line in report)):
+            raise ValueError(
+                f"expected a fit report of {len(here)} layers and the classes {fitted}, received one of layers "
+                f"{list(names)[:5]}; fit again"
+            )
+        renamed = dict(zip(names, here, strict=False))
+        return [line | {"layer": renamed[line["layer"]]} for line in report]

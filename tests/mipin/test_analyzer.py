@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from mipin_keras import NotFittedError, create_analyzer
+from mipin_keras import NotFittedError, create_analyzer, load_analyzer
 from mipin_keras.mipin import ridge
 from tests.networks import balanced, close, cnn, layers_of, mlp, samples, with_weights
 from tests.reference import Algorithm1
@@ -539,3 +539,22 @@ def test_mipin_trained_is_mipin_with_trained_convolutions():
     assert isinstance(analyzer, type(mipin(cnn())))
     other = create_analyzer("mipin", cnn(), conv_solver="trained", seed=0, **options)
     assert same(maps(analyzer.fit(IMAGES), IMAGES, 1), maps(other.fit(IMAGES), IMAGES, 1), 1e-6)
+
+
+def test_a_fit_comes_back_on_the_same_model_rebuilt_with_other_names(tmp_path):
+    """Keras numbers layers without a name by what else the process has built: dense, dense_1, ..."""
+
+    def build():
+        layers = [keras.Input((12,)), L.Dense(6, activation="relu"), L.Dense(3)]
+        return with_weights(keras.Sequential(layers), 3)
+
+    analyzer = create_analyzer("mipin", build(), verbose=0).fit(X, checkpoint=tmp_path / "checkpoint")
+    again = build()
+    assert [layer.name for layer in again.layers] != [layer.name for layer in analyzer.model.layers]
+    resumed = create_analyzer("mipin", again, verbose=0).fit(X, checkpoint=tmp_path / "checkpoint")
+    for found in (load_analyzer(analyzer.save(tmp_path / "fit.npz"), again), resumed):
+        np.testing.assert_array_equal(found.analyze(X[:5]), analyzer.analyze(X[:5]))
+        assert {line["layer"] for line in found.fit_report} == {layer.name for layer in again.layers}
+        without = [{key: value for key, value in line.items() if key != "layer"} for line in found.fit_report]
+        assert without == [{k: v for k, v in line.items() if k != "layer"} for line in analyzer.fit_report]
+        load_analyzer(found.save(tmp_path / "again.npz"), again)

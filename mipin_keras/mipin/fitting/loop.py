@@ -162,7 +162,7 @@ class Fitting:
                 )
             for (c, found), line in zip(sorted(weights.items()), lines, strict=True):
                 self._weights[c][node.index] = tuple(tf.constant(w, tf.float32) for w in found)
-                self._lines[node.index, c] = line
+                self._lines[node.index, c] = line | {"layer": node.name}  # a rebuilt model may have other names
         state = self.checkpoint.state()
         # All have read before one writes.
         self.replicas.agree("what was learned before", f"{sorted(pieces)} {json.dumps(state, sort_keys=True)}")
