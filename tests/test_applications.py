@@ -153,3 +153,13 @@ def test_baselines(network, name):
     found = analyzer.fit(network.x).analyze(network.x[:2])
     assert found.shape == (2, *network.x.shape[1:]) and found.dtype == np.float32
     assert np.isfinite(found).all() and all(one.any() for one in found)
+    if network.name in OTHER_ACTIVATIONS or name not in ("gradient", "lrp.epsilon"):
+        return
+    # With ReLUs, LRP of an epsilon near 0 is the input times the gradient.
+    graph, x = ModelGraph(network.model), tf.constant(network.x[:2])
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        top = tf.reduce_max(propagation.forward(graph, x)[graph.output], axis=1)
+    wanted = tape.gradient(top, x)
+    # A rounding that turns one of many thousand ReLUs moves a map by some percent.
+    assert close(found, wanted if name == "gradient" else x * wanted, 0.1)
