@@ -429,7 +429,7 @@ def test_it_is_put_back_after_an_error_too():
     try:
         analyzer = make("deconvnet", sequential((4,), layers.Dense(4), layers.ReLU()))
         assert state() == (False, mine, True)
-        with pytest.raises(RuntimeError):
+        with pytest.raises(RuntimeError, match="deconvnet.* TypeError"):
             analyzer.analyze(samples((4,), 3))
         assert state() == (False, mine, True)
         with analyzer._twin.inside():
