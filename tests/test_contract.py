@@ -22,8 +22,13 @@ FAMILIES = [
 ]  # fmt: skip
 # What a method is not made for, which is a test of its own.
 NOT_FOR = {("grad_cam", "mlp"): "'grad_cam' .*feature map.* no convolution"}
-CASES = [(name, "cnn") for name in OURS]
-CASES += [(name, kind) for kind in ("mlp", "residual") for name in FAMILIES if (name, kind) not in NOT_FOR]
+CASES = [pytest.param((name, "cnn"), id=f"{name}-cnn") for name in OURS]
+CASES += [
+    pytest.param((name, kind), id=f"{name}-{kind}", marks=pytest.mark.medium)
+    for kind in ("mlp", "residual")
+    for name in FAMILIES
+    if (name, kind) not in NOT_FOR
+]
 LEARNING = ("mipin", "mipin.trained", "pattern.net", "pattern.attribution")
 
 
@@ -47,7 +52,7 @@ class Case:
         self.single = [self.by_index.analyze(self.x, neuron) for neuron in range(self.analyzer.graph.neurons)]
 
 
-@pytest.fixture(scope="module", params=CASES, ids="-".join)
+@pytest.fixture(scope="module", params=CASES)
 def case(request, tmp_path_factory):
     return Case(*request.param, tmp_path_factory.mktemp("case"))
 

@@ -211,7 +211,12 @@ def test_the_names_are_those_of_innvestigate():
     assert all(kind.name == name and kind.__doc__ for name, kind in INNVESTIGATE.items())
 
 
-@pytest.mark.parametrize("name", NAMES)
+QUICK = ("gradient", "lrp.epsilon", "deep_taylor")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in QUICK else pytest.mark.medium) for name in NAMES]
+)
 def test_every_analyzer_runs(name, capsys):
     analyzer = make(name, mlp())
     x = samples((12,), 3)
@@ -314,6 +319,7 @@ def test_a_tf_keras_that_is_keras_3_is_refused(monkeypatch):
     assert ours.import_innvestigate(check_keras=False).__name__ == "innvestigate.analyzer"
 
 
+@pytest.mark.medium
 def test_importing_the_module_imports_neither():
     code = (
         "import sys, os; os.environ.pop('TF_USE_LEGACY_KERAS', None)\n"

@@ -37,7 +37,10 @@ def train(model):
     model.fit(X, np.ones((len(X), model.output_shape[-1])), verbose=0)
 
 
-@pytest.mark.parametrize("name", LEARNED)
+@pytest.mark.parametrize(
+    "name", ["mipin", "pattern.net", *(pytest.param(f"{kind}", marks=pytest.mark.medium)
+                                       for kind in ("mipin.trained", "pattern.attribution"))]
+)  # fmt: skip
 def test_a_fit_does_not_outlive_its_weights(name, tmp_path):
     model = cnn()
     analyzer = made(name, model).fit(X)

@@ -215,13 +215,14 @@ def truncate(content, rng):
 MUTATIONS = [flip_in_the_archive, flip_in_a_member, swap_members, drop_or_add_a_member, truncate]
 
 
+@pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.medium)])
 @pytest.mark.parametrize("mutation", MUTATIONS)
-def test_a_file_that_was_changed_is_refused_or_gives_the_same_bits(mutation, saved, tmp_path):
+def test_a_file_that_was_changed_is_refused_or_gives_the_same_bits(mutation, count, saved, tmp_path):
     rng = np.random.default_rng(11)
-    changed = [mutation(saved[1], rng) for _ in range(200)]
+    changed = [mutation(saved[1], rng) for _ in range(count)]
     refused = [refused_or_the_same(saved, content, tmp_path / "changed.npz") for content in changed]
     # A swap of equal members, and a flip in what no reader looks at, such as a time, change nothing.
-    assert sum(refused) >= (200 if mutation in (truncate, drop_or_add_a_member) else 150)
+    assert sum(refused) >= (count if mutation in (truncate, drop_or_add_a_member) else 0.75 * count)
 
 
 def big(header):

@@ -47,9 +47,15 @@ NORMALIZATIONS = {
     "bn-no-scale": (L.BatchNormalization, (3, 4), {"scale": False}),
     "bn-bare": (L.BatchNormalization, (6,), {"center": False, "scale": False}),
 }
-CASES = [(name, True) for name in [*KERNEL_LAYERS, *NORMALIZATIONS]]
+# One layer of each kind in the quick tests.
+QUICK = ("dense", "conv1d-causal", "conv2d-same-strides", "depthwise2d", "transposed2d", "bn-axis1")
+CASES = [
+    pytest.param(name, True, marks=() if name in QUICK else pytest.mark.medium)
+    for name in [*KERNEL_LAYERS, *NORMALIZATIONS]
+]
 CASES += [
-    (name, False) for name in ("dense", "dense-rank3", "conv1d-same", "conv2d-strides", "depthwise2d", "conv3d")
+    pytest.param(name, False, marks=() if name == "conv3d" else pytest.mark.medium)
+    for name in ("dense", "dense-rank3", "conv1d-same", "conv2d-strides", "depthwise2d", "conv3d")
 ]
 
 

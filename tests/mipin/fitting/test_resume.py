@@ -76,7 +76,9 @@ def stop_after(layers, patch):
     patch.setattr(Checkpoint, "write", stopping)
 
 
-@pytest.mark.parametrize("name", FITS)
+@pytest.mark.parametrize(
+    "name", ["dense", "sampled", *(pytest.param(name, marks=pytest.mark.medium) for name in ("own samples", "trained"))]
+)
 def test_interrupted_anywhere_and_resumed_it_finds_the_same(name, tmp_path):
     model, x, options = FITS[name]
     through = Reading(x)
