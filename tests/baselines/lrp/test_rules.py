@@ -315,6 +315,12 @@ def test_an_input_known_not_to_be_negative_changes_nothing(name, rule):
     assert known.nonnegative and close(layer.found(known, x, relevance), layer.found(rule, x, relevance), 1e-12)
 
 
+def test_the_rules_keep_the_name_of_their_module_in_version_0_1():
+    from mipin_keras.baselines import rules
+
+    assert rules.Epsilon is Epsilon and rules.RULES is RULES and rules.Rule is Rule
+
+
 def test_every_name_is_tested():
     assert RULES.keys() == NAMED.keys()
 
