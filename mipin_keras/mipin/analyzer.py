@@ -139,7 +139,7 @@ class MIPIN(Explanation):
     def _check_classes(self, classes: Any) -> list[int]:
         if classes is None:
             return list(range(self.graph.neurons))
-        listed = [classes] if isinstance(classes, int | np.integer) else list(classes)
+        listed = list(classes) if isinstance(classes, Iterable) and getattr(classes, "shape", None) != () else [classes]
         bad = [c for c in listed if isinstance(c, bool) or not isinstance(c, int | np.integer)]
         bad += [c for c in listed if c not in bad and not 0 <= c < self.graph.neurons]
         if bad or not listed:

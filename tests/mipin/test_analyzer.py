@@ -164,9 +164,7 @@ def test_a_class_that_was_not_fitted_is_named():
 
 @pytest.mark.parametrize("wrong", [4, -1, [0, 4], [], "all", [0.0], [True], None.__class__, [None], 1.0])
 def test_wrong_classes_are_refused(wrong):
-    listed = not isinstance(wrong, type | float)
-    message = "expected classes to be ints from 0 to 3" if listed else "from 0 to 3|not iterable"
-    with pytest.raises(ValueError if listed else (ValueError, TypeError), match=message):
+    with pytest.raises(ValueError, match="expected classes to be ints from 0 to 3"):
         mipin(mlp(), classes=wrong)
 
 
