@@ -113,7 +113,7 @@ def inverse_of(layer, shape, **options):
 def fitted_weights(inverse, signal, x, ridge, record=()):
     """A learned inverse's float64 weights from all rows of some samples."""
     sums = inverse.regression()
-    sums.update(*inverse.design(signal, x, None, record))
+    inverse.add_rows(sums, signal, x, None, record)
     solution = sums.solve(ridge)
     return inverse.assemble(solution.kernel, solution.bias)
 

@@ -39,6 +39,11 @@ class Windows:
         return any(d * (k - 1) + 1 > s for k, s, d in zip(self.sizes, self.strides, self.dilations, strict=True))
 
     @property
+    def pointwise(self) -> bool:
+        """Whether each window is one element, the one at its own position."""
+        return set(self.sizes) == {1} and self.inputs == self.outputs and set(self.strides) == {1}
+
+    @property
     def highs(self) -> tuple[int, ...]:
         """Padding that the last window needs behind the last element, per axis."""
         return tuple(max((q - 1) * s + d * (k - 1) + 1 - n - low, 0) for n, q, k, s, d, low in self._axes())
@@ -70,6 +75,28 @@ class Windows:
             at = np.arange(n)[:, None] + low - np.arange(k)[None, :] * d
             axes.append(np.where((at % s == 0) & (at >= 0) & (at // s < q), at // s, -1))
         return _combine(axes, self.outputs)
+
+    def reaching(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Which input positions the same elements of a window can come to lie on, borders aside.
+
+        With strides an input element lies in windows as some of their elements
+        only: of a window of 3 with stride 2 as the middle one, or as the first
+        and the last.
+
+        Returns:
+            Flat indices of such elements, none perhaps, and of the input
+            positions, each of which is in one of the pairs.
+        """
+        pairs = [(np.zeros(1, int), np.zeros(1, int))]
+        for n, _, k, s, d, low in self._axes():
+            residues = (np.arange(n) + low) % s
+            elements, axis = np.arange(k), []
+            for residue in np.unique(residues):
+                axis.append((elements[(residue - elements * d) % s == 0], np.flatnonzero(residues == residue)))
+            pairs = [
+                ((a[:, None] * k + b).reshape(-1), (p[:, None] * n + q).reshape(-1)) for a, p in pairs for b, q in axis
+            ]
+        return pairs
 
     def _axes(self) -> Any:
         return zip(self.inputs, self.outputs, self.sizes, self.strides, self.dilations, self.lows, strict=True)

@@ -69,6 +69,7 @@ class ForwardPasses:
         masks: Iterable[int],
         weights: HeldWeights | None,
         whole: bool,
+        logits: bool = True,
     ) -> ForwardPass:
         """Run the model on a batch.
 
@@ -79,19 +80,25 @@ class ForwardPasses:
             masks: Ids of the tensors whose masks [X != 0] to keep.
             weights: Weights to read in the same pass.
             whole: Whether the pass is traced as a whole, not in pieces.
+            logits: Whether to go up to the output. Without, the pass ends
+                with the last step that ``nodes`` and ``targets`` need, and
+                there are no logits.
 
         Raises:
             ValueError: If the model's output is not finite.
         """
         live = {self.graph.input: tf.convert_to_tensor(x)}
         forward_pass = ForwardPass(tf.zeros(()), {}, {})
-        for low, high in self._pieces(whole):
+        stop = len(self.graph.steps) if logits else self._last(nodes, targets)
+        for low, high in self._pieces(whole, stop):
             own = weights if low == 0 else None
-            live, found, reached, mask, read = self._piece(low, high, live, nodes, targets, masks, own)(live)
+            live, found, reached, mask, read = self._piece(low, high, stop, live, nodes, targets, masks, own)(live)
             forward_pass.records.update(found | mask)
             forward_pass.targets.update(reached)
             if own is not None:
                 forward_pass = forward_pass._replace(weights=read)
+        if not logits:
+            return forward_pass
         forward_pass = forward_pass._replace(logits=live[self.graph.output])
         if not np.isfinite(forward_pass.logits.numpy()).all():
             raise ValueError(
@@ -100,8 +107,13 @@ class ForwardPasses:
             )
         return forward_pass
 
-    def _pieces(self, whole: bool) -> Iterator[tuple[int, int]]:
-        count = len(self.graph.steps)
+    def _last(self, nodes: Sequence[Node], targets: tuple[Node, ...]) -> int:
+        """How many steps make all that some nodes' records and targets need."""
+        needed = {node.output for node in nodes if node.step is not None}
+        needed |= {tensor_id for node in targets for tensor_id in node.needs}
+        return 1 + max((step.index for step in self.graph.steps if step.output in needed), default=0)
+
+    def _pieces(self, whole: bool, count: int) -> Iterator[tuple[int, int]]:
         size = count if whole else self.piece
         return ((low, min(low + size, count)) for low in range(0, count, size))
 
@@ -109,6 +121,7 @@ class ForwardPasses:
         self,
         low: int,
         high: int,
+        stop: int,
         live: Any,
         nodes: Sequence[Node],
         targets: tuple[Node, ...],
@@ -118,7 +131,8 @@ class ForwardPasses:
         """The traced forward pass of steps ``low`` to ``high``.
 
         It goes from the tensors that are alive in front of the piece to those
-        alive behind it, and gives records, targets, masks and weights too.
+        alive behind it, of a pass that ends before step ``stop``, and gives
+        records, targets, masks and weights too.
         """
         steps = self.graph.steps[low:high]
         made = {step.output for step in steps} | ({self.graph.input} if low == 0 else set())
@@ -127,7 +141,8 @@ class ForwardPasses:
         reached = [node for node in targets if max(node.needs) in made]
         masks = sorted(made.intersection(masked))
         # All that something behind this piece still reads.
-        later = {tensor_id for step in self.graph.steps[high:] for tensor_id in step.inputs} | {self.graph.output}
+        later = {tensor_id for step in self.graph.steps[high:stop] for tensor_id in step.inputs}
+        later |= {self.graph.output} if stop == len(self.graph.steps) else set()
         later |= {tensor_id for node in targets if max(node.needs) > max(made) for tensor_id in node.needs}
         alive = sorted(later.intersection(made | live.keys()))
         read = weights is not None

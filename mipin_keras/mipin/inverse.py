@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from ..graph import activations, step_types
 from ..graph.model_graph import Step
-from .ridge import Ridge
+from .ridge import Regression
 
 Record = tuple[tf.Tensor, ...]
 Weights = tuple[tf.Tensor, ...]
@@ -92,27 +92,27 @@ class LearnedInverse(Inverse):
         weight_shapes: Shapes of the weights that :meth:`assemble` returns.
         positions: Rows of the regression that one sample gives.
         sampled: Whether a fit may take a random part of these positions.
+        whole: Whether it takes all positions of a sample or none.
         trainable: Whether ``conv_solver="trained"`` trains it.
     """
 
     learned = True
     sampled = False
+    whole = False
     trainable = False
     positions = 1
     weight_shapes: tuple[tuple[int, ...], ...]
 
-    def regression(self) -> Ridge:
-        """Fresh sums of the right size."""
+    def regression(self) -> Regression:
+        """Fresh sums of the right size, such as a :class:`~mipin_keras.mipin.ridge.Ridge`."""
         raise NotImplementedError
 
     def reconstruction(self, source: Any) -> tf.Tensor:
         """What of :meth:`source`'s result stands beside :meth:`target`."""
         return source
 
-    def design(
-        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Rows of the regression.
+    def design(self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> tuple[Any, Any]:
+        """Rows of the regression, as its ``update`` takes them.
 
         Args:
             signal: Source signal at the output, ``(n, *output_shape)``; a
@@ -122,10 +122,16 @@ class LearnedInverse(Inverse):
             record: What :meth:`record` gave.
 
         Returns:
-            Features ``(groups, rows, features)`` and targets
-            ``(groups, rows, targets)``.
+            Arrays or tensors; for a ``Ridge`` features ``(groups, rows,
+            features)`` and targets ``(groups, rows, targets)``.
         """
         raise NotImplementedError
+
+    def add_rows(
+        self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> None:
+        """Add the rows of some samples to what :meth:`regression` gave; override it where that is faster than rows."""
+        sums.update(*self.design(signal, x, positions, record))
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         """The weights from a solution's kernel and bias."""

@@ -45,6 +45,11 @@ class Node:
             return ()
         return self.inverse.record(self._of_step(tensors), tensors[self.output])
 
+    @property
+    def records(self) -> bool:
+        """Whether the inverse needs something of the forward pass."""
+        return self.step is not None and type(self.inverse).record is not Inverse.record
+
     def target(self, tensors: dict[int, tf.Tensor]) -> tf.Tensor:
         """What a learned inverse reconstructs."""
         return tensors[self.output] if self.step is None else self.inverse.target(self._of_step(tensors))

@@ -120,6 +120,28 @@ class InverseNetwork:
         position = len(self.nodes) if upto is None else self._order[upto.index] + 1
         return self._forward_passes.run(x, self.nodes[:position], targets, masks, weights, whole=upto is None)
 
+    def forward_between(
+        self, x: Any, low: int, high: int, targets: tuple[Node, ...], *, logits: bool, whole: bool
+    ) -> ForwardPass:
+        """Run the model on a batch for a part of a fit, no further up than that needs.
+
+        Args:
+            x: Shape ``(n, ...)``, the model's input.
+            low, high: Keep the records of the nodes at these positions.
+            targets: Learned nodes whose targets to keep.
+            logits: Whether to go up to the output.
+            whole: Whether the pass is traced as a whole, not in pieces.
+
+        Raises:
+            ValueError: If the model's output is not finite.
+        """
+        nodes = [node for node in self.nodes[low:high] if node.records]
+        return self._forward_passes.run(x, nodes, targets, (), None, whole, logits)
+
+    def position(self, node: Node) -> int:
+        """A node's position in the order in which they are applied."""
+        return self._order[node.index]
+
     # The walk down
 
     def signal(self, forward_pass: ForwardPass, neuron: int, dtype: Any = tf.float32) -> tf.Tensor:
@@ -210,7 +232,7 @@ class InverseNetwork:
         """
         nodes = self.nodes[low:high]
         indices = [node.index for node in nodes]
-        own = {index: records[index] for index in (*indices, *map(mask_of, keep)) if index in records}
+        own = {index: records[index] for index in (*indices, *map(mask_of, keep)) if records.get(index)}
         used = {index: weights[index] for index in indices if index in weights}
         dtype = next(iter(signals.values()))[0].dtype
         key = (low, high, dtype, linear, keep, *(index for index in own if index < 0))

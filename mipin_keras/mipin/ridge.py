@@ -2,99 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
+
+from .arithmetic import einsum, float64, joined, mean, on_host, plus, product, total, view
+from .moments import Moments, Solution, UndeterminedError, factorized, keep, parts_of, solution, solve
 
 # Rows are gathered into blocks before they go into the sums: one large matrix
-# product is many times faster than many thin ones.
-BLOCK_ROWS = 1024
-# A solution is found for so many targets at a time: of a layer with 25,088 of
-# them, a copy of everything would be many times 800 MB.
-SOLVE_COLUMNS = 4096
-_EPSILON = np.finfo(np.float64).eps
+# product is many times faster than many thin ones. A block of wide rows holds
+# fewer of them, and no more than so many bytes.
+BLOCK_ROWS = 4096
+BLOCK_BYTES = 64 << 20
+_FEWEST_ROWS = 1024
 
 
-@dataclasses.dataclass(frozen=True)
-class Solution:
-    """What a regression found.
-
-    Attributes:
-        kernel: Shape ``(groups, features, targets)``.
-        bias: Shape ``(groups, targets)``.
-        rows: How many rows went in.
-        mse: The mean squared error of these weights on them, in squared units
-            of the targets.
-        variance: Of the targets (mean over groups and targets), likewise.
-    """
-
-    kernel: np.ndarray
-    bias: np.ndarray
-    rows: int
-    mse: float
-    variance: float
-
-
-class Ridge:
+class Regression:
     """min ||T - (F W + b)||² + ridge ||W||² over rows that come in pieces (Eq. 6 of the paper).
 
-    Rows are kept as they are until there are as many as features: with fewer
-    it is cheaper to solve for the rows than for sums (:meth:`_solve_rows`).
-    From then on only sums are kept, in float64 around the mean of the first
-    rows, so that nothing cancels when the features lie far from 0. Either way
-    memory depends on the number of features and targets, and not on that of
-    the rows. The products are NumPy's, as TensorFlow's took 3 times as long in
-    float64 on CPUs.
-
-    Args:
-        features, targets: Columns of F and of T.
-        groups: How many such regressions run side by side.
+    A subclass adds rows up as they come, and gives their :class:`Moments`.
     """
 
-    def __init__(self, features: int, targets: int, groups: int = 1):
-        self._sizes = (groups, features, targets)
-        self._rows: list[tuple[np.ndarray, np.ndarray]] = []
-        self._sums: _Sums | None = None
-
-    @property
-    def sizes(self) -> tuple[int, int, int]:
-        """Groups, features and targets."""
-        return self._sizes
+    #: Groups, features and targets.
+    sizes: tuple[int, int, int]
+    _exchanged: Moments | None = None
 
     @property
     def nbytes(self) -> int:
         """Bytes of the sums."""
-        groups, features, targets = self._sizes
+        groups, features, targets = self.sizes
         return 8 * groups * (features * features + features * targets + targets)
 
     @property
-    def _row_count(self) -> int:
-        return sum(features.shape[1] for features, _ in self._rows)
+    def rows(self) -> int:
+        """How many rows came in."""
+        raise NotImplementedError
 
-    def update(self, features: np.ndarray, targets: np.ndarray) -> None:
-        """Add rows: arrays of shape ``(groups, rows, features)`` and ``(groups, rows, targets)``."""
-        if not features.shape[1]:
-            return
-        self._rows.append((features, targets))
-        if self._row_count >= (BLOCK_ROWS if self._sums else max(BLOCK_ROWS, self._sizes[1])):
-            self._flush()
-
-    def _flush(self) -> _Sums:
-        """Add what waits to the sums, a block at a time."""
-        while self._rows:
-            block: list[tuple[np.ndarray, np.ndarray]] = []
-            while self._rows and sum(part[0].shape[1] for part in block) < BLOCK_ROWS:
-                block.append(self._rows.pop(0))
-            rows = _joined(block, 0), _joined(block, 1)
-            if self._sums is None:
-                self._sums = _Sums(*self._sizes, (rows[0].mean(axis=1), rows[1].mean(axis=1)))
-            self._sums.add(*rows)
-        if self._sums is None:
-            groups, *sizes = self._sizes
-            self._sums = _Sums(*self._sizes, (np.zeros((groups, sizes[0])), np.zeros((groups, sizes[1]))))
-        return self._sums
+    def moments(self) -> Moments:
+        """Of all rows so far; ends the regression."""
+        raise NotImplementedError
 
     def exchange(self, total: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
         """Add up with the sums that other processes hold of other rows.
@@ -102,7 +50,7 @@ class Ridge:
         Args:
             total: Sums arrays over all processes, each of which calls it.
         """
-        self._flush().exchange(total)
+        self._exchanged = self.moments().exchanged(total)
 
     def solve(self, ridge: float, dtype: Any = np.float64) -> Solution:
         """The weights, with ``ridge`` added to the unnormalised centred Gram. Ends the regression.
@@ -115,129 +63,227 @@ class Ridge:
             ValueError: If no rows came in, or if ``ridge`` is 0 and the
                 features do not determine the weights.
         """
-        rows = self._sums.rows if self._sums else self._row_count
+        rows = self._exchanged.rows if self._exchanged else self.rows
         if not rows:
             raise ValueError("expected rows to fit an inverse from, received none; give more samples or larger rows=")
         try:
-            if ridge and not self._sums and rows < self._sizes[1]:
-                return self._solve_rows(ridge, dtype)
-            return self._solve_sums(self._flush(), ridge, dtype)
-        except np.linalg.LinAlgError:
+            return self._solved(ridge, dtype)
+        except UndeterminedError:
             raise ValueError(
-                f"expected features that determine an inverse, received {self._sizes[1]} features over {rows} rows, "
+                f"expected features that determine an inverse, received {self.sizes[1]} features over {rows} rows, "
                 f"which do not determine it with ridge={ridge}; give a larger ridge (the paper's is 1e-3) or more "
                 "samples"
             ) from None
 
+    def _solved(self, ridge: float, dtype: Any) -> Solution:
+        return solve(self._exchanged or self.moments(), ridge, dtype)
+
+
+class Ridge(Regression):
+    """A regression of rows of features and targets.
+
+    Rows are kept as they are until there are as many as features: with fewer
+    it is cheaper to solve for the rows than for sums (:meth:`_solve_rows`).
+    From then on only sums are kept, in float64 around the mean of the first
+    rows, so that nothing cancels when the features lie far from 0. Either way
+    memory depends on the number of features and targets, and not on that of
+    the rows.
+
+    Args:
+        features, targets: Columns of F and of T.
+        groups: How many such regressions run side by side.
+        columns: Of which columns the rows of each kind come, the others being
+            0 in them; int arrays. Rows of a kind have sums of their own, of
+            these columns only. None: one kind, of all columns.
+    """
+
+    def __init__(self, features: int, targets: int, groups: int = 1, columns: Sequence[np.ndarray] | None = None):
+        self.sizes = (groups, features, targets)
+        self._columns = [np.arange(features)] if columns is None else list(columns)
+        self._waiting: list[list[tuple[Any, Any]]] = [[] for _ in self._columns]
+        self._sums: list[_Sums | None] = [None] * len(self._columns)
+
+    @property
+    def rows(self) -> int:
+        return sum(sums.rows for sums in self._sums if sums) + sum(map(_count, self._waiting))
+
+    def update(self, features: Any, targets: Any, kind: int = 0) -> None:
+        """Add rows: arrays or tensors ``(groups, rows, columns of the kind)`` and ``(groups, rows, targets)``."""
+        if not features.shape[1]:
+            return
+        self._waiting[kind].append((features, targets))
+        block = self._block(kind)
+        if not any(self._sums):
+            # Rows wait as they are, for a solution of few rows.
+            if self.rows < max(_FEWEST_ROWS, self.sizes[1]):
+                return
+            block = 1
+        for each, waiting in enumerate(self._waiting):
+            if _count(waiting) >= block:
+                self._flush(each)
+
+    def _block(self, kind: int) -> int:
+        wide = 8 * self.sizes[0] * (len(self._columns[kind]) + self.sizes[2])
+        return max(_FEWEST_ROWS, min(BLOCK_ROWS, BLOCK_BYTES // wide))
+
+    def _flush(self, kind: int) -> None:
+        """Add what waits to the sums, a block at a time."""
+        waiting, block = self._waiting[kind], self._block(kind)
+        while waiting:
+            part = [waiting.pop(0)]
+            while waiting and _count(part) < block:
+                part.append(waiting.pop(0))
+            rows = tuple(joined([each[i] for each in part], axis=1) for i in (0, 1))
+            self._sums[kind] = sums = self._sums[kind] or _Sums((mean(rows[0], 1), mean(rows[1], 1)))
+            sums.add(*rows)
+
+    def moments(self) -> Moments:
+        for kind in range(len(self._columns)):
+            self._flush(kind)
+        found = [(sums.moments(), columns) for sums, columns in zip(self._sums, self._columns, strict=True) if sums]
+        self._sums = [None] * len(self._columns)
+        groups, features, targets = self.sizes
+        if not found:  # of a process without rows
+            zeros = [np.zeros((groups, *shape)) for shape in
+                     ((features,), (targets,), (features, features), (features, targets), (targets,))]  # fmt: skip
+            return Moments(0, *zeros)
+        if len(found) == 1 and len(found[0][1]) == features:
+            return found[0][0]
+        return Moments.merged(found, features)
+
+    def _solved(self, ridge: float, dtype: Any) -> Solution:
+        if ridge and not self._exchanged and not any(self._sums) and self.rows < self.sizes[1]:
+            return self._solve_rows(ridge, dtype)
+        return super()._solved(ridge, dtype)
+
     def _solve_rows(self, ridge: float, dtype: Any) -> Solution:
         """Of fewer rows than features: ``W = Fᵀ (F Fᵀ + ridge)⁻¹ T``, which is the same."""
-        f, t = _joined(self._rows, 0), _joined(self._rows, 1)
-        self._rows = []
-        means = f.mean(axis=1), t.mean(axis=1)
+        kinds = [i for i, waiting in enumerate(self._waiting) if waiting]
+        f = joined([self._widened(part[0], kind) for kind in kinds for part in self._waiting[kind]], axis=1)
+        t = joined([part[1] for kind in kinds for part in self._waiting[kind]], axis=1)
+        self._waiting = [[] for _ in self._columns]
+        means = mean(f, 1), mean(t, 1)
         f -= means[0][:, None]
         t -= means[1][:, None]
-        squares = np.einsum("grt,grt->gt", t, t)
-        transposed = f.swapaxes(1, 2)
-        inner = f @ transposed
-        np.einsum("grr->gr", inner)[:] += ridge
-        np.linalg.cholesky(inner)  # refuses what solve() would answer with rounding errors
-        kernel, error = np.empty(self._sizes, dtype), 0.0
-        for part in self._parts():
-            kernel[:, :, part] = transposed @ np.linalg.solve(inner, t[:, :, part])
-            kept = kernel[:, :, part].astype(np.float64, copy=False)
-            error += float(np.square(t[:, :, part] - f @ kept).sum())
-        return _solution(kernel, means, f.shape[1], squares, error)
+        squares = view(einsum("grt,grt->gt", t, t))
+        inner = f @ f.swapaxes(1, 2) if on_host() else tf.matmul(f, f, transpose_b=True)
+        inner = tf.convert_to_tensor(inner)
+        factor = factorized(tf.linalg.set_diag(inner, tf.linalg.diag_part(inner) + ridge))
+        kernel, error = np.empty(self.sizes, dtype), 0.0
+        for part in parts_of(self.sizes[2]):
+            dual = tf.linalg.cholesky_solve(factor, tf.convert_to_tensor(t[:, :, part]))
+            exact = tf.convert_to_tensor(product(f, view(dual) if on_host() else dual))
+            off = keep(kernel, part, exact)
+            beside = view(f) @ view(off) if on_host() else f @ off
+            # T - F W is ridge times the dual solution
+            error += float(np.square(ridge * view(dual) - view(beside)).sum())
+        return solution(kernel, (view(means[0]), view(means[1])), t.shape[1], squares, error)
 
-    def _solve_sums(self, sums: _Sums, ridge: float, dtype: Any) -> Solution:
-        """In place and some targets at a time, as the sums of a large layer leave no room for copies of them."""
-        f, t = sums.features / sums.rows, sums.targets / sums.rows
-        means = sums.shifts[0] + f, sums.shifts[1] + t
-        squares = np.maximum(sums.squares - sums.rows * t * t, 0.0)
-        gram = sums.gram
-        gram -= sums.rows * f[:, :, None] * f[:, None, :]
-        diagonal = np.einsum("gff->gf", gram)  # a view
-        without = diagonal.copy()
-        diagonal += ridge
-        self._check(gram, ridge, means[0], sums.rows)
-        kernel, error = np.empty(self._sizes, dtype), float(squares.sum())
-        for part in self._parts():
-            cross = sums.cross[:, :, part]
-            cross -= sums.rows * f[:, :, None] * t[:, None, part]
-            diagonal[:] = without + ridge
-            kernel[:, :, part] = np.linalg.solve(gram, cross)
-            diagonal[:] = without
-            kept = kernel[:, :, part].astype(np.float64, copy=False)
-            error += float(np.einsum("gft,gft->", kept, gram @ kept))
-            error -= 2.0 * float(np.einsum("gft,gft->", kept, cross))
-        return _solution(kernel, means, sums.rows, squares, error)
-
-    def _parts(self) -> list[slice]:
-        return [slice(low, low + SOLVE_COLUMNS) for low in range(0, self._sizes[2], SOLVE_COLUMNS)]
-
-    def _check(self, gram: np.ndarray, ridge: float, means: np.ndarray, rows: int) -> None:
-        """Raise unless the features determine the weights: solve() would answer with rounding errors."""
-        pivots = np.square(np.einsum("gff->gf", np.linalg.cholesky(gram)))
-        # Without a ridge rounding can also make a pivot of 0 positive: what is left of a feature beside the others
-        # must stand out from it.
-        noise = 10 * gram.shape[1] * _EPSILON * np.einsum("gff->gf", gram) + rows * (_EPSILON * means) ** 2
-        if not ridge and (pivots <= noise).any():
-            raise np.linalg.LinAlgError
+    def _widened(self, features: Any, kind: int) -> Any:
+        columns = self._columns[kind]
+        if len(columns) == self.sizes[1]:
+            return features
+        if not on_host():
+            return tf.matmul(features, tf.one_hot(columns, self.sizes[1], dtype=features.dtype))
+        known = view(features)
+        wide = np.zeros((*known.shape[:2], self.sizes[1]), known.dtype)
+        wide[:, :, columns] = known
+        return wide
 
 
 class _Sums:
     """What a regression adds up over rows, around shifts near their means."""
 
-    def __init__(self, groups: int, features: int, targets: int, shifts: tuple[np.ndarray, np.ndarray]):
+    def __init__(self, shifts: tuple[Any, Any]):
         self.rows = 0
         self.shifts = shifts
-        self.gram = np.zeros((groups, features, features))
-        self.cross = np.zeros((groups, features, targets))
-        self.squares = np.zeros((groups, targets))
-        self.features, self.targets = np.zeros((groups, features)), np.zeros((groups, targets))
+        self.gram = self.cross = self.squares = self.features = self.targets = None
 
-    def add(self, f: np.ndarray, t: np.ndarray) -> None:
-        """Add rows, float64, in place."""
+    def add(self, f: Any, t: Any) -> None:
+        """Add rows, float64; on a CPU they are changed in place."""
         f -= self.shifts[0][:, None]
         t -= self.shifts[1][:, None]
-        transposed = f.swapaxes(1, 2)
-        self.gram += transposed @ f
-        self.cross += transposed @ t
-        self.squares += np.einsum("grt,grt->gt", t, t)
-        self.features += f.sum(axis=1)
-        self.targets += t.sum(axis=1)
-        self.rows += f.shape[1]
+        self.gram = plus(self.gram, product(f, f))
+        self.cross = plus(self.cross, product(f, t))
+        self.squares = plus(self.squares, einsum("grt,grt->gt", t, t))
+        self.features = plus(self.features, total(f, 1))
+        self.targets = plus(self.targets, total(t, 1))
+        self.rows += int(f.shape[1])
 
-    def exchange(self, total: Callable[[list[np.ndarray]], list[np.ndarray]]) -> None:
-        """See :meth:`Ridge.exchange`."""
-        # All go over to one shift, the mean of theirs: (f - old) + (old - new) sums to what it would have been.
-        held = float(self.rows > 0)
-        f, t, hosts = total([held * self.shifts[0], held * self.shifts[1], np.array([held])])
-        shifts = f / max(hosts[0], 1), t / max(hosts[0], 1)
-        a, b = (held * (old - new) for old, new in zip(self.shifts, shifts, strict=True))
-        self.gram += self.features[:, :, None] * a[:, None, :] + a[:, :, None] * self.features[:, None, :]
-        self.gram += self.rows * a[:, :, None] * a[:, None, :]
-        self.cross += self.features[:, :, None] * b[:, None, :] + a[:, :, None] * self.targets[:, None, :]
-        self.cross += self.rows * a[:, :, None] * b[:, None, :]
-        self.squares += 2 * self.targets * b + self.rows * b * b
-        sums = self.features + self.rows * a, self.targets + self.rows * b
-        found = total([self.gram, self.cross, self.squares, *sums, np.array([float(self.rows)])])
-        self.gram, self.cross, self.squares, self.features, self.targets, rows = found
-        self.shifts, self.rows = shifts, int(rows[0])
+    def moments(self) -> Moments:
+        return centred(self.rows, self.shifts, self.features, self.targets, self.gram, self.cross, self.squares)
 
 
-def _joined(parts: list[tuple[np.ndarray, np.ndarray]], which: int) -> np.ndarray:
-    return np.concatenate([part[which] for part in parts], axis=1, dtype=np.float64)
+def centred(rows: int, shifts: tuple[Any, Any], f: Any, t: Any, gram: Any, cross: Any, squares: Any) -> Moments:
+    """Moments from sums around shifts; the sums are used up."""
+    f, t = f / rows, t / rows
+    gram -= rows * f[:, :, None] * f[:, None, :]
+    for part in parts_of(int(cross.shape[-1])) if on_host() else ():
+        cross[:, :, part] -= rows * f[:, :, None] * t[:, None, part]
+    if not on_host():
+        cross -= rows * f[:, :, None] * t[:, None, :]
+    squares = np.maximum(view(squares - rows * t * t), 0.0)
+    return Moments(rows, shifts[0] + f, shifts[1] + t, gram, cross, squares)
 
 
-def _solution(
-    kernel: np.ndarray, means: tuple[np.ndarray, np.ndarray], rows: int, squares: np.ndarray, error: float
-) -> Solution:
-    """With the bias, and the error of the weights as they are kept."""
-    offset = means[1] - np.einsum("gf,gft->gt", means[0], kernel, dtype=np.float64)
-    bias = offset.astype(kernel.dtype)
-    error += rows * float(np.square(offset - bias).sum())
-    count = rows * squares.size
-    return Solution(kernel, bias, rows, max(error, 0.0) / count, float(squares.sum()) / count)
+def _count(parts: list[tuple[Any, Any]]) -> int:
+    return sum(int(features.shape[1]) for features, _ in parts)
+
+
+class ChannelRidge(Regression):
+    """One regression a channel, of a few features each and one target, with the channels last.
+
+    Args:
+        features: Columns of each channel's F.
+        channels: How many channels.
+    """
+
+    def __init__(self, features: int, channels: int):
+        self.sizes = (channels, features, 1)
+        self._rows = 0
+        self._shifts: tuple[Any, Any] | None = None
+        self._gram: Any = None
+        self._cross = self._squares = self._features = self._targets = self._gram
+
+    @property
+    def rows(self) -> int:
+        return self._rows
+
+    def update(self, features: Sequence[Any], targets: Any) -> None:
+        """Add rows: an array or tensor ``(rows, channels)`` for each feature, and one of the targets."""
+        if not targets.shape[0]:
+            return
+        parts, t = [float64(feature) for feature in features], float64(targets)
+        if self._shifts is None:
+            self._shifts = [mean(part, 0) for part in parts], mean(t, 0)
+        parts = [part - shift for part, shift in zip(parts, self._shifts[0], strict=True)]
+        t -= self._shifts[1]
+        pairs = [(i, j) for i in range(len(parts)) for j in range(i, len(parts))]
+        self._gram = _added(self._gram, {(i, j): einsum("rc,rc->c", parts[i], parts[j]) for i, j in pairs})
+        self._cross = _added(self._cross, {i: einsum("rc,rc->c", part, t) for i, part in enumerate(parts)})
+        self._features = _added(self._features, {i: total(part, 0) for i, part in enumerate(parts)})
+        self._squares = plus(self._squares, einsum("rc,rc->c", t, t))
+        self._targets = plus(self._targets, total(t, 0))
+        self._rows += int(t.shape[0])
+
+    def moments(self) -> Moments:
+        channels, count, _ = self.sizes
+        if self._shifts is None:
+            zeros = [np.zeros((channels, *shape)) for shape in ((count,), (1,), (count, count), (count, 1), (1,))]
+            return Moments(0, *zeros)
+        gram = np.empty((channels, count, count))
+        for (i, j), sums in self._gram.items():
+            gram[:, i, j] = gram[:, j, i] = view(sums)
+        cross, features, shifts = (
+            np.stack([view(each[i]) for i in range(count)], axis=1)
+            for each in (self._cross, self._features, self._shifts[0])
+        )
+        shift, targets, squares = (view(each)[:, None] for each in (self._shifts[1], self._targets, self._squares))
+        return centred(self._rows, (shifts, shift), features, targets, gram, cross[:, :, None], squares)
+
+
+def _added(sums: dict | None, parts: dict) -> dict:
+    return parts if sums is None else {key: plus(sums[key], part) for key, part in parts.items()}
 
 
 class Squares:

@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from mipin_keras import NotFittedError, create_analyzer, load_analyzer
 from mipin_keras.mipin import ridge
+from mipin_keras.mipin.fitting import segments
 from tests.networks import balanced, close, cnn, layers_of, mlp, samples, with_weights
 from tests.reference import Algorithm1
 
@@ -351,7 +352,7 @@ def interrupted(after):
 def test_an_interrupted_fit_leaves_the_analyzer_unfitted(after):
     analyzer = mipin(mlp())
     with pytest.raises(KeyboardInterrupt):
-        analyzer.fit(interrupted(after))
+        analyzer.fit(interrupted(after), memory=0)
     assert not analyzer.fitted and analyzer.fit_report == []
     with pytest.raises(NotFittedError, match="not fitted"):
         analyzer.analyze(X, 0)
@@ -474,7 +475,8 @@ def test_sampled_rows_are_reported_and_come_close_to_all(fitted_cnn):
 @pytest.mark.parametrize("rows", [1, 3, 20, 42, 100])
 def test_few_rows_still_fit(rows):
     analyzer = mipin(cnn(), rows=rows, classes=1).fit(IMAGES)
-    assert rows <= analyzer.fit_report[-1]["rows"] <= 1.2 * rows + 4  # a whole number of positions from each sample
+    # A random number of samples, and a whole number of positions from each
+    assert 0.7 * rows <= analyzer.fit_report[-1]["rows"] <= 1.3 * rows + 4
     assert all(np.isfinite(found).all() and found.any() for found in maps(analyzer, IMAGES, 1))
 
 
@@ -500,6 +502,7 @@ def test_sums_and_batches_do_not_grow_with_the_samples(monkeypatch):
         return solve(self, *args)
 
     monkeypatch.setattr(ridge.Ridge, "solve", solved)
+    monkeypatch.setattr(segments, "UNIT_BYTES", 1)  # batches as they come
 
     def gone():
         alive[0] -= 1

@@ -222,7 +222,8 @@ def test_the_fits_walk_is_in_float64_and_the_analysis_in_float32():
         assert found[network.start].dtype == tf.float32
 
 
-def test_a_fit_walks_in_float64_and_keeps_float32(monkeypatch):
+@pytest.mark.parametrize(("ridge", "dtype"), [(1e-3, tf.float32), (1e-9, tf.float64)])
+def test_a_fit_walks_in_float64_where_little_damps_rounding_and_keeps_float32(ridge, dtype, monkeypatch):
     walked = []
     invert_down_to = InverseNetwork.invert_down_to
 
@@ -231,6 +232,6 @@ def test_a_fit_walks_in_float64_and_keeps_float32(monkeypatch):
         return walked[-1]
 
     monkeypatch.setattr(InverseNetwork, "invert_down_to", noted)
-    analyzer = mipin_keras.create_analyzer("mipin", mlp(), verbose=0, classes=1).fit(samples((12,), 20))
-    assert len(walked) == 3 and {signal.dtype for signal in walked} == {tf.float64}
+    analyzer = mipin_keras.create_analyzer("mipin", mlp(), verbose=0, classes=1, ridge=ridge).fit(samples((12,), 20))
+    assert len(walked) == 3 and {signal.dtype for signal in walked} == {dtype}
     assert {w.dtype for ws in analyzer.network.weights[1].values() for w in ws} == {tf.float32}

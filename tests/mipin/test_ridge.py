@@ -4,9 +4,10 @@ import copy
 
 import numpy as np
 import pytest
+import tensorflow as tf
 
-from mipin_keras.mipin import ridge as ridge_module
-from mipin_keras.mipin.ridge import BLOCK_ROWS, Ridge, Squares
+from mipin_keras.mipin import moments
+from mipin_keras.mipin.ridge import BLOCK_ROWS, ChannelRidge, Ridge, Squares
 from tests.networks import close
 from tests.reference import ridge as least_squares
 
@@ -50,7 +51,7 @@ def test_few_rows_are_solved_as_they_are_and_many_from_sums(rows, rng, monkeypat
     f, t = data(rng, rows, features=40, targets=6)
     wanted = [normal_equations(f[g], t[g], 0.5) for g in range(2)]
     solved = []
-    for name in ("_solve_rows", "_solve_sums"):
+    for name in ("_solve_rows", "moments"):
         of = getattr(Ridge, name)
         monkeypatch.setattr(Ridge, name, lambda *args, n=name, of=of: solved.append(n) or of(*args))
     for dtype in (np.float64, np.float32):
@@ -62,7 +63,7 @@ def test_few_rows_are_solved_as_they_are_and_many_from_sums(rows, rng, monkeypat
         guess = f @ found.kernel.astype(float) + found.bias.astype(float)[:, None]
         assert found.mse == pytest.approx(np.square(t - guess).mean(), rel=1e-6)
         assert found.variance == pytest.approx(t.var(axis=1).mean(), rel=1e-8)
-    assert set(solved) == {"_solve_rows" if rows < 40 else "_solve_sums"}
+    assert set(solved) == {"_solve_rows" if rows < 40 else "moments"}
 
 
 @pytest.mark.parametrize("mean", [1e3, -1e6])
@@ -96,7 +97,7 @@ def test_shapes_and_memory_do_not_depend_on_the_rows(rng):
     sizes = []
     for _ in range(1000):
         sums.update(f, t)
-        sizes.append((sums.nbytes, sum(a.nbytes for pair in sums._rows for a in pair)))
+        sizes.append((sums.nbytes, sum(a.nbytes for pair in sums._waiting[0] for a in pair)))
     assert {size for size, _ in sizes} == {2 * (5 * 5 + 5 * 3 + 3) * 8}
     assert max(waiting for _, waiting in sizes) <= (BLOCK_ROWS + 10) * 2 * (5 + 3) * 8
     found = sums.solve(1.0)
@@ -122,7 +123,7 @@ def test_a_perfect_fit_has_no_negative_error(rng):
 def test_many_targets_are_solved_a_slice_at_a_time(rng, monkeypatch):
     f, t = data(rng, 200, targets=7)
     whole = streamed(f, t, [200]).solve(0.1)
-    monkeypatch.setattr(ridge_module, "SOLVE_COLUMNS", 3)
+    monkeypatch.setattr(moments, "SOLVE_COLUMNS", 3)
     sliced = streamed(f, t, [200]).solve(0.1)
     assert close(sliced.kernel, whole.kernel, 1e-12) and close(sliced.bias, whole.bias, 1e-12)
     assert sliced.mse == pytest.approx(whole.mse, rel=1e-9) and sliced.variance == whole.variance
@@ -193,7 +194,7 @@ def test_features_that_determine_nothing_are_refused_without_a_ridge(kind, seed)
     sums = streamed(f, t, [f.shape[1]])
     with pytest.raises(ValueError, match=r"5 features over \d+ rows.*ridge=0.*larger ridge"):
         sums.solve(0.0)
-    found = sums.solve(1e-3)  # with one, there is an answer; inv() of the normal equations is too coarse for it
+    found = streamed(f, t, [f.shape[1]]).solve(1e-3)  # with one, there is an answer; inv() of the normal equations is too coarse for it
     kernel, bias = least_squares(f[0], t[0], 1e-3)
     assert close(found.kernel[0], kernel, 1e-6) and close(found.bias[0], bias, 1e-6)
 
@@ -223,3 +224,51 @@ def test_squares_are_those_of_a_direct_sum(rng):
     assert (squares.samples, squares.rows) == (70, 70 * 20)
     assert mse == pytest.approx(np.square(x - guess).mean(), rel=1e-5)
     assert variance == pytest.approx(x.reshape(-1, 3).var(axis=0).mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("rows", [30, 60, 5000])  # fewer rows than features, few, many
+def test_rows_of_several_kinds_are_rows_with_zeros(rows, rng):
+    columns = [np.array([0, 2, 5]), np.array([1]), np.array([], int)]
+    f, t = data(rng, rows, features=40, mean=3.0)
+    kinds = rng.integers(0, 3, rows)
+    for kind, own in enumerate(columns):
+        f[:, kinds == kind] *= np.isin(np.arange(40), own)[None, None]
+    sums = Ridge(40, 3, groups=2, columns=columns)
+    for part in np.array_split(np.arange(rows), 7):
+        for kind, own in enumerate(columns):
+            chosen = part[kinds[part] == kind]
+            sums.update(f[:, chosen][:, :, own], t[:, chosen], kind)
+    assert sums.rows == rows
+    found, wanted = sums.solve(1e-3), streamed(f, t, [rows]).solve(1e-3)
+    assert close(found.kernel, wanted.kernel, 1e-8) and close(found.bias, wanted.bias, 1e-8)
+    assert found.rows == rows and found.mse == pytest.approx(wanted.mse, rel=1e-8)
+
+
+def test_a_regression_a_channel_is_one_of_many_groups(rng):
+    f, t = data(rng, 500, features=2, targets=1, groups=6, mean=1e3)
+    sums = ChannelRidge(2, 6)
+    for part in np.array_split(np.arange(500), 3):
+        sums.update([f[:, part, i].T for i in range(2)], t[:, part, 0].T)
+    found, wanted = sums.solve(1e-3), streamed(f, t, [500]).solve(1e-3)
+    assert sums.nbytes == streamed(f, t, [500]).nbytes and found.rows == 500
+    assert close(found.kernel, wanted.kernel, 1e-8) and close(found.bias, wanted.bias, 1e-8)
+    assert found.mse == pytest.approx(wanted.mse, rel=1e-8)
+
+
+def test_sums_as_tensors_are_those_of_numpy(rng, monkeypatch):
+    """What a GPU does, on this device."""
+    f, t = data(rng, 3000, mean=5.0)
+    few, few_t = data(rng, 30, features=40)
+    wanted = [streamed(f, t, [1000, 2000]).solve(1e-3), streamed(few, few_t, [30]).solve(1e-3)]
+    channels = ChannelRidge(1, 2)
+    channels.update([f[:, :, 0].T], t[:, :, 0].T)
+    wanted.append(channels.solve(1e-3))
+    monkeypatch.setattr(tf.config, "list_logical_devices", lambda kind: ["a GPU"])
+    tensors = [tf.constant(each, tf.float32 if i == 4 else tf.float64) for i, each in enumerate((f, t, few, few_t))]
+    found = [streamed(*tensors[:2], [1000, 2000]).solve(1e-3), streamed(*tensors[2:], [30]).solve(1e-3)]
+    channels = ChannelRidge(1, 2)
+    channels.update([tf.transpose(tensors[0][:, :, 0])], tf.transpose(tensors[1][:, :, 0]))
+    found.append(channels.solve(1e-3))
+    for one, other in zip(found, wanted, strict=True):
+        assert close(one.kernel, other.kernel, 1e-9) and close(one.bias, other.bias, 1e-9)
+        assert one.mse == pytest.approx(other.mse, rel=1e-6) and one.variance == pytest.approx(other.variance)

@@ -24,37 +24,22 @@ class Plan(NamedTuple):
     Attributes:
         network: The inverse network.
         classes: How many classes.
-        memory: Bytes that the sums of classes fitted together may take.
+        passes: How often the data are passed over, without counting samples.
         epochs: Of training, or None where everything is solved in closed form.
         rows: Most rows of a regression, or None.
-        keeps: Whether what the network makes of the data is kept.
     """
 
     network: InverseNetwork
     classes: int
-    memory: int
+    passes: int
     epochs: int | None
     rows: int | None
-    keeps: bool
 
     @property
     def size(self) -> str:
         """Classes and layers, in words."""
         layers = len(self.network.learned)
         return f"{_counted(self.classes, 'class', 'classes')} x {_counted(layers, 'layer', 'layers')}"
-
-    @property
-    def passes(self) -> int:
-        """How often the data are passed over, without counting the samples of each class."""
-        if self.keeps and self.epochs is None:
-            return 1
-        return sum(self._passes(node) for node in self.network.learned)
-
-    def _passes(self, node: Node) -> int:
-        inverse = self.network.regression(node)
-        if self.epochs is not None and inverse.trainable:
-            return self.epochs + 1
-        return math.ceil(self.classes / max(1, self.memory // inverse.regression().nbytes))
 
     def guess(self, first: float, samples: int, batches: int) -> float:
         """Seconds of the whole fit.
@@ -64,10 +49,15 @@ class Plan(NamedTuple):
             samples, batches: Of a pass.
         """
         seconds = [self._seconds(node, samples, batches) for node in self.network.learned]
+        network = 0.1 * _MULTIPLICATION * self._work(None, None) * samples
+        every = self.passes * (network + _BATCH * batches)
+        # The first layer's time holds a pass.
+        expected = seconds[0] + every / max(self.passes, 1)
         least, most = _LIKELY
-        return first + sum(seconds[1:]) * min(max(first / seconds[0], least), most)
+        return first + (sum(seconds) + every - expected) * min(max(first / expected, least), most)
 
     def _seconds(self, node: Node, samples: int, batches: int) -> float:
+        """Of a learned node, without the pass over the data."""
         inverse = self.network.regression(node)
         groups, features, targets = inverse.regression().sizes
         rows = samples * inverse.positions
@@ -80,21 +70,22 @@ class Plan(NamedTuple):
             work = 6.0 * (self.epochs or 1) * rows * features * targets * groups
         else:
             work = groups * (rows * (features + targets) * features + features * features * (features / 3 + targets))
-        above = self._work_above(node) * samples * share
+        above = self._work(self._above(node), node) * samples * share
         values = rows * (features + targets) * groups
         each_class = _CALL * max(1.0, batches * share) + _MULTIPLICATION * (work + above) + _VALUE * values
-        forward = 0.0 if self.keeps else self._work_above(None) * samples * share
-        passes = self._passes(node)
-        return self.classes * each_class + passes * (_BATCH * batches + 0.1 * _MULTIPLICATION * forward)
+        return self.classes * each_class
 
-    def _work_above(self, node: Node | None) -> float:
-        """Multiplications for one sample of all steps above a node, or of all steps."""
-        work = 0.0
-        for other in self.network.nodes:
-            if other is node:
-                break
-            work += 0.0 if other.step is None else _multiplications(other.step)
-        return work
+    def _above(self, node: Node) -> Node | None:
+        """The learned node before a node, from which the signals come."""
+        position = self.network.learned.index(node)
+        return self.network.learned[position - 1] if position else None
+
+    def _work(self, first: Node | None, last: Node | None) -> float:
+        """Multiplications for one sample of the steps from one node to before another, or from the output to the input."""
+        low = 0 if first is None else self.network.position(first)
+        high = len(self.network.nodes) if last is None else self.network.position(last)
+        steps = (node.step for node in self.network.nodes[low:high])
+        return sum(_multiplications(step) for step in steps if step is not None)
 
 
 def _multiplications(step: Step) -> float:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
+import math
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -21,8 +22,15 @@ from ..network import InverseNetwork
 from . import cost
 from .checkpoint import Checkpoint
 from .members import Members
-from .samples import Batch, Draw, Samples
+from .samples import Draw, Samples, Unit
+from .segments import Segment
 from .training import TrainingBatch, train
+
+# With a smaller ridge the rounding of a float32 signal counts: it would be a direction of its own, which a regression
+# divides by. The default of 1e-3 damps it.
+WALK_IN_FLOAT64_BELOW = 1e-5
+
+Load = Callable[[], Iterable[list[Unit]]]
 
 
 class Options(NamedTuple):
@@ -48,9 +56,9 @@ class Fitting:
         options: See :class:`Options`.
         verbose: 0 silent, 1 a bar for each pass and a line for each layer, 2 a
             line for each layer and class.
-        memory: Bytes that the sums of the classes which share a pass may take
-            (one class always does), and as many again for forward passes that
-            are kept.
+        memory: Bytes that the sums of the classes which are fitted together
+            may take (one class always does), and as many again for what the
+            network makes of the data and the signals that wait.
         checkpoint: Where fitted nodes are written, and read back from.
         replicas: The devices and hosts that take part.
 
@@ -87,10 +95,6 @@ class Fitting:
         self._weights: dict[int, dict[int, Weights]] = {c: {} for c in classes}
         self._lines: dict[tuple[int, int], dict[str, Any]] = {}
         self.members = Members(network, batches, options.samples, self.replicas, self.passing, self.log)
-        self.samples = Samples(
-            network, self.passing, batches.samples, self.replicas, len(classes), options.seed, memory
-        )
-
     def run(self) -> dict[int, dict[int, Weights]]:
         """Fit every learned node of every class.
 
@@ -103,26 +107,100 @@ class Fitting:
                 the features of a layer do not determine its inverse.
         """
         self._take_up()
+        if self.batches.samples is None:
+            self.log("counting the samples")
+            for _ in self.passing():
+                pass
+        options = self.options
+        self.samples = Samples(
+            self.network, self.passing, self.members, self.classes, self._draw,
+            count=self.batches.count(), replicas=self.replicas, seed=options.seed, memory=self.memory,
+            dtype=tf.float64 if options.ridge < WALK_IN_FLOAT64_BELOW else tf.float32,
+            carried=self.batches.source_type != "generator",
+        )  # fmt: skip
         plan = self._plan()
-        if any(len(self._weights[c]) < len(self.network.learned) for c in self.classes):
-            times = "once, as the network's results are kept" if plan.keeps else f"about {plan.passes:,} times"
+        if any(map(self._missing, range(len(self.network.learned)))):
+            times = "once" if plan.passes == 1 else f"about {plan.passes:,} times"
             self.log(f"{plan.size} to learn, passing over the data {times}")
-        for position, node in enumerate(self.network.learned):
-            classes = [c for c in self.classes if node.index not in self._weights[c]]
-            if classes:
-                self.log(f"layer {node.name} ({position + 1} of {len(self.network.learned)})")
-                start = time.monotonic()
-                self._learn(position, node, classes)
-                if position == 0 and len(classes) == len(self.classes):
-                    self._log_how_long(plan, time.monotonic() - start)
-            self.samples.done(node)
+        for segment in self.samples.segments:
+            if any(map(self._missing, range(segment.first, len(self.network.learned)))):
+                self._learn_segment(segment, plan)
         self._warn_of_little()
         return self._weights
 
+    def _missing(self, position: int) -> list[int]:
+        """The classes that a learned node has no weights of yet."""
+        node = self.network.learned[position]
+        return [c for c in self.classes if node.index not in self._weights[c]]
+
+    def _learn_segment(self, segment: Segment, plan: cost.Plan) -> None:
+        """Fit the nodes of a segment; where all of them are fitted, carry the signals on."""
+        start = time.monotonic()
+        units: list[list[Unit]] = []
+        kept = segment.kept or not any(map(self._missing, range(segment.first, segment.last)))
+        if kept:
+            for each in self.samples.load(segment):
+                units.append(each)
+                self._count(each, last=False)
+            self._count([], last=True)
+        for position in range(segment.first, segment.last):
+            node, classes = self.network.learned[position], self._missing(position)
+            load: Load = (lambda: units) if kept else functools.partial(self._load, segment)
+            if classes:
+                self.log(f"layer {node.name} ({position + 1} of {len(self.network.learned)})")
+            self._learn(position, node, classes, load)
+            if position == 0 and len(classes) == len(self.classes):
+                self._log_how_long(plan, time.monotonic() - start)
+            for unit in (unit for each in units for unit in each if unit.forward_pass):
+                unit.forward_pass.targets.pop(node.index, None)
+        for unit in (unit for each in units for unit in each):
+            unit.forward_pass = None
+
+    def _load(self, segment: Segment) -> Iterator[list[Unit]]:
+        """One pass over the data for a segment that keeps nothing."""
+        for each in self.samples.load(segment):
+            self._count(each, last=False)
+            yield each
+            for unit in each:
+                unit.forward_pass = None
+        self._count([], last=True)
+
+    def _count(self, units: list[Unit], last: bool) -> None:
+        """Count the samples of each class in the first pass, in which all of them come by."""
+        if self.members.all or self.members.counts is not None:
+            return
+        self._counted = getattr(self, "_counted", self.members.none_of_any_class())
+        self._counted = self._counted + sum(self.members.of_each_class(unit.top) for unit in units)
+        if last:
+            self.members.note(self._counted)
+
     def _plan(self) -> cost.Plan:
-        options = self.options
+        options, passes = self.options, 0
+        for segment in self.samples.segments:
+            node = self.network.learned[segment.first]
+            inverse = self.network.regression(node)
+            if segment.kept:
+                passes += 1
+            elif self._trains(inverse):
+                passes += options.epochs + 1
+            else:
+                passes += math.ceil(len(self.classes) / self._together(inverse, len(self.classes)))
         epochs = options.epochs if options.conv_solver == "trained" else None
-        return cost.Plan(self.network, len(self.classes), self.memory, epochs, options.rows, self.samples.keeps)
+        return cost.Plan(self.network, len(self.classes), passes, epochs, options.rows)
+
+    def _trains(self, inverse: LearnedInverse) -> bool:
+        return inverse.trainable and self.options.conv_solver == "trained"
+
+    def _together(self, inverse: LearnedInverse, classes: int) -> int:
+        """How many classes' sums fit into memory."""
+        return classes if self._trains(inverse) else max(1, self.memory // inverse.regression().nbytes)
+
+    def _draw(self, position: int, neuron: int) -> Draw:
+        """The rows that a learned node takes for a class."""
+        inverse = self.network.regression(self.network.learned[position])
+        if self._trains(inverse) or not inverse.sampled or self.options.rows is None:
+            return Draw(1.0, inverse.positions)
+        return Draw.of(inverse, self.options.rows, self.members.count(neuron))
 
     def _log_how_long(self, plan: cost.Plan, first: float) -> None:
         """Guess from the first layer's time how long the fit takes; warn if it is more than an hour."""
@@ -196,51 +274,48 @@ class Fitting:
                 stacklevel=5,
             )
 
-    def _learn(self, position: int, node: Node, classes: list[int]) -> None:
+    def _learn(self, position: int, node: Node, classes: list[int], load: Load) -> None:
+        """Fit a node for some classes; the others have it, and are carried on."""
         inverse = self.network.regression(node)
-        trained = inverse.trainable and self.options.conv_solver == "trained"
-        together = len(classes) if trained else max(1, self.memory // inverse.regression().nbytes)
-        for i in range(0, len(classes), together):
-            group = classes[i : i + together]
-            if trained:
-                self._train(node, inverse, group)
+        others = [c for c in self.classes if c not in classes]
+        together = self._together(inverse, len(classes))
+        groups = [classes[i : i + together] for i in range(0, len(classes), together)] or [[]]
+        for i, group in enumerate(groups):
+            passing = others if i == 0 else []
+            if self._trains(inverse):
+                self._train(position, node, inverse, group, passing, load)
             else:
-                self._solve(position, node, inverse, group)
-            if self.checkpoint is not None:
+                self._solve(position, node, inverse, group, passing, load)
+            if self.checkpoint is not None and group:
                 counts = None if self.members.counts is None else self.members.counts.tolist()
                 marks = "".join(f"{mark:08x}" for mark in self.batches.marks)
                 self.checkpoint.note({"samples": self.batches.samples, "counts": counts, "batches": marks})
                 weights = {c: tuple(w.numpy() for w in self._weights[c][node.index]) for c in group}
                 lines = [self._lines[node.index, c] for c in group]
                 self.checkpoint.write(f"{node.index} {node.name} {group[0]}-{group[-1]}", weights, lines)
-        lines = [self._lines[node.index, c] for c in classes]
-        if self.verbose == 1:
+        if self.verbose == 1 and classes:
+            lines = [self._lines[node.index, c] for c in classes]
             mean, part = (float(np.mean([line[key] for line in lines])) for key in ("mse", "relative"))
             self.log(f"  reconstruction error {mean:.4g}, {part:.1%} of the variance (mean of {len(lines)} classes)")
 
-    def _solve(self, position: int, node: Node, inverse: LearnedInverse, classes: list[int]) -> None:
-        limit = self.options.rows if inverse.sampled else None
-        draws = {c: Draw.of(inverse, limit, 0 if limit is None else self.members.count(c)) for c in classes}
+    def _solve(
+        self, position: int, node: Node, inverse: LearnedInverse, classes: list[int], passing: list[int], load: Load
+    ) -> None:
         sums = {c: inverse.regression() for c in classes}
-        counts = self.members.none_of_any_class()
-        rate = max(draw.rate for draw in draws.values())
+        draws = {c: self._draw(position, c) for c in classes}
+        take = max((draw.take for draw in draws.values()), default=0)
 
-        def design(batch: Batch, c: int) -> tuple[np.ndarray, np.ndarray] | None:
-            chosen = np.flatnonzero(self.members.of(batch.forward_pass, c) & (batch.draws < draws[c].rate))
-            if not len(chosen):
-                return None
-            part = batch.at(node, c, self._weights[c], chosen)
-            positions = self.samples.positions(position, part.samples, inverse, draws[c].take)
-            return inverse.design(part.signal, part.target, positions, part.record)
-
-        for parts in self.samples.batches(position, node, rate):
-            counts += sum(self.members.of_each_class(batch.forward_pass) for batch in parts)
+        for units in load():
+            self.replicas.each(functools.partial(self._pass_by, position, passing), [(unit,) for unit in units])
+            drawn = [self.samples.positions(position, unit.samples, inverse, take) for unit in units]
             for c in classes:
-                for rows in self.replicas.each(design, [(batch, c) for batch in parts]):
-                    if rows is not None:
-                        sums[c].update(*rows)
-        if rate >= 1.0:  # every sample came by
-            self.members.note(counts)
+                parts = self.replicas.each(
+                    lambda unit, c=c: self.samples.part(unit, c, position, self._weights[c]), [(u,) for u in units]
+                )
+                for unit, part, positions in zip(units, parts, drawn, strict=False):
+                    if part is not None:
+                        at = None if positions is None else positions[part.rows, : draws[c].take]
+                        inverse.add_rows(sums[c], part.signal, part.target, at, part.record)
         if self.replicas.hosts > 1:
             for c in classes:
                 sums[c].exchange(functools.partial(self.replicas.total, what=f"layer {node.name}, class {c}"))
@@ -251,19 +326,33 @@ class Fitting:
             weights = inverse.assemble(solution.kernel, solution.bias)
             self.keep(node, c, weights, solution.mse, solution.variance, solution.rows)
 
-    def _train(self, node: Node, inverse: LearnedInverse, classes: list[int]) -> None:
-        def each_batch() -> Iterator[TrainingBatch]:
-            for x in self.passing():
-                forward_pass = self.network.forward(x, node, (node,))
-                for c in classes:
-                    chosen = np.flatnonzero(self.members.of(forward_pass, c))
-                    if len(chosen):
-                        part = forward_pass.rows(chosen)
-                        signal = self.network.invert_down_to(part, c, node, self._weights[c], dtype=tf.float32)
-                        yield c, signal, tf.cast(part.targets[node.index], tf.float32)
+    def _pass_by(self, position: int, classes: list[int], unit: Unit) -> None:
+        for c in classes:
+            self.samples.pass_by(unit, c, position, self._weights[c])
 
+    def _train(
+        self, position: int, node: Node, inverse: LearnedInverse, classes: list[int], passing: list[int], load: Load
+    ) -> None:
+        def each_batch() -> Iterator[TrainingBatch]:
+            for units in load():
+                for unit in units:
+                    for c in classes:
+                        part = self.samples.part(unit, c, position, self._weights[c])
+                        if part is None:
+                            continue
+                        # The batches of the data, in its order
+                        order = unit.order[part.rows]
+                        for low, high in zip(unit.bounds[:-1], unit.bounds[1:], strict=True):
+                            chosen = np.flatnonzero((order >= low) & (order < high))
+                            chosen = chosen[np.argsort(order[chosen])]
+                            if len(chosen):
+                                yield c, tf.gather(part.signal, chosen), tf.gather(part.target, chosen)
+
+        for units in load() if passing else ():
+            for unit in units:
+                self._pass_by(position, passing, unit)
         options = self.options
-        found = train(inverse, classes, each_batch, epochs=options.epochs, seed=options.seed, log=self.log)
+        found = train(inverse, classes, each_batch, epochs=options.epochs, seed=options.seed, log=self.log) if classes else {}
         for c, trained in found.items():
             if not trained.squares.samples:
                 raise self.members.none(c)

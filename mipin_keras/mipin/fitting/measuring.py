@@ -24,8 +24,9 @@ def measure(network: InverseNetwork, batches: Batches, classes: list[int], sampl
     totals = {(node.index, c): Squares() for node in nodes for c in classes}
     for x in fitting.passing():
         forward_pass = network.forward(x, None, nodes)
+        top = fitting.members.top(forward_pass.logits)
         for c in classes:
-            chosen = np.flatnonzero(fitting.members.of(forward_pass, c))
+            chosen = np.flatnonzero(fitting.members.of(top, c))
             if not len(chosen):
                 continue
             part, partial = forward_pass.rows(chosen), PartialWalk()

@@ -6,10 +6,11 @@ import warnings
 from collections.abc import Callable, Iterator
 
 import numpy as np
+import tensorflow as tf
 
 from ...data.batches import FEW, Batches
 from ...data.distribute import Replicas
-from ..network import ForwardPass, InverseNetwork
+from ..network import InverseNetwork
 
 
 class Members:
@@ -42,15 +43,17 @@ class Members:
         self.counts: np.ndarray | None = None
         self._passing, self._log = passing, log
 
-    def of(self, forward_pass: ForwardPass, neuron: int) -> np.ndarray:
-        """Which samples of a batch fit class ``neuron``, bool ``(n,)``."""
-        if self.all:
-            return np.ones(forward_pass.logits.shape[0], bool)
-        return np.argmax(forward_pass.logits.numpy(), axis=1) == neuron
+    def top(self, logits: tf.Tensor) -> np.ndarray:
+        """Which class the model takes each sample for, int ``(n,)``."""
+        return np.argmax(logits.numpy(), axis=1)
 
-    def of_each_class(self, forward_pass: ForwardPass) -> np.ndarray:
-        """How many samples of a batch the model takes for each class, ``(classes,)`` of int."""
-        return np.bincount(np.argmax(forward_pass.logits.numpy(), axis=1), minlength=self.network.graph.neurons)
+    def of(self, top: np.ndarray, neuron: int) -> np.ndarray:
+        """Which samples fit class ``neuron``, bool ``(n,)``, of those that the model takes for ``top``."""
+        return np.ones(len(top), bool) if self.all else top == neuron
+
+    def of_each_class(self, top: np.ndarray) -> np.ndarray:
+        """How many samples the model takes for each class, ``(classes,)`` of int."""
+        return np.bincount(top, minlength=self.network.graph.neurons)
 
     def none_of_any_class(self) -> np.ndarray:
         """Counts to add to, ``(classes,)`` of int."""
@@ -66,10 +69,14 @@ class Members:
             return self.batches.count()
         if self.counts is None:
             self._log("counting the samples of each class")
-            counts, top = self.none_of_any_class(), self.network.nodes[0]
+            counts, head = self.none_of_any_class(), self.network.nodes[0]
+
+            def of_each(x: np.ndarray) -> np.ndarray:
+                return self.of_each_class(self.top(self.network.forward(x, head).logits))
+
             for i, x in enumerate(self._passing()):
                 if self.replicas.mine(i):
-                    counts += sum(self.replicas.run(lambda x: self.of_each_class(self.network.forward(x, top)), x))
+                    counts += sum(self.replicas.run(of_each, x))
             self.note(counts)
         return 0 if self.counts is None else int(self.counts[neuron])
 

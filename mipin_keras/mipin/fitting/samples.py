@@ -1,8 +1,8 @@
-"""Streams batches to the node that is being fitted, recomputing forward passes or keeping them."""
+"""Streams the data of a fit to each learned node, down to which each class' signal is carried."""
 
 from __future__ import annotations
 
-import math
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
@@ -11,13 +11,17 @@ import tensorflow as tf
 
 from ...data.distribute import Replicas
 from ..inverse import LearnedInverse, Record, Weights
-from ..inverse_graph import Node
 from ..network import ForwardPass, InverseNetwork, PartialWalk
+from .frontier import Frontier, Walk, taken
+from .members import Members
+from .segments import Segment, Sizes, planned
 
 # A sampled regression takes at least so many positions of each sample that it uses: a forward pass should pay.
 POSITIONS = 256
 # It uses at least so many samples on average: few rows should not all come from one sample, or by chance from none.
 SAMPLES = 16
+# One that takes whole maps uses so many: the positions of one map are much alike.
+WHOLE_SAMPLES = 128
 
 
 class Draw(NamedTuple):
@@ -37,149 +41,245 @@ class Draw(NamedTuple):
         if limit is None:
             return cls(1.0, inverse.positions)
         samples = max(samples, 1)
+        if inverse.whole:
+            used = max(limit / inverse.positions, WHOLE_SAMPLES)
+            return cls(min(1.0, used / samples), inverse.positions)
         least = min(POSITIONS, -(-limit // SAMPLES))
         take = min(inverse.positions, max(least, -(-limit // samples)))
         return cls(min(1.0, limit / take / samples), take)
 
 
 class Part(NamedTuple):
-    """What a node's regression reads of some samples of a batch.
+    """What a node's regression reads of some samples of a unit.
 
     Attributes:
         signal: The source signal at the node's output, ``(n, ...)``; where
             several signals meet, a tuple of them.
         target: What the node's inverse is to reconstruct, ``(n, ...)``.
         record: What the inverse needs of the forward pass.
-        samples: The samples' indices in the data, int ``(n,)``.
+        rows: The samples' positions in the unit, int ``(n,)``.
     """
 
     signal: Any
     target: tf.Tensor
     record: Record
-    samples: np.ndarray
+    rows: np.ndarray
 
 
-class Batch:
-    """A batch after its forward pass, for one node.
+@dataclasses.dataclass
+class Unit:
+    """Samples that go through the network together, on one replica, sorted by their draws.
 
-    Args:
-        network: The inverse network.
-        forward_pass: What the forward pass left of the batch.
-        samples: The samples' indices in the data, int ``(n,)``.
-        draws: A uniform draw from [0, 1) for each sample: a class that uses a
-            share of the samples takes those whose draw lies below it.
-        partial: For a batch that is kept, how far down each class' signal has
-            been inverted; None for one that is not kept.
+    Attributes:
+        order: The samples' positions in the block of data that they come in.
+        samples: Their indices in the data, int ``(n,)``.
+        draws: A uniform draw from [0, 1) for each, ascending: a node that
+            uses a share of the samples takes those whose draw lies below it,
+            so that a node's samples are among those of each larger share.
+        bounds: Where in the block the batches of the data begin and end.
+        top: Which class the model takes each for.
+        held: Which of them the present forward pass is of.
+        forward_pass: What it left; None between segments.
+        walks: How far each class' signal has come.
     """
 
-    def __init__(
-        self,
-        network: InverseNetwork,
-        forward_pass: ForwardPass,
-        samples: np.ndarray,
-        draws: np.ndarray,
-        partial: dict[int, PartialWalk] | None = None,
-    ):
-        self.network, self.forward_pass, self.samples, self.draws, self.partial = (
-            network,
-            forward_pass,
-            samples,
-            draws,
-            partial,
-        )
-
-    def at(self, node: Node, neuron: int, weights: dict[int, Weights], chosen: np.ndarray) -> Part:
-        """What ``node`` reads of some samples of the batch for one class.
-
-        Args:
-            node: A learned node.
-            neuron: The class.
-            weights: What is fitted of the class so far, by the node's index.
-            chosen: Indices of the samples within the batch.
-        """
-        if self.partial is None:
-            part = self.forward_pass.rows(chosen)
-            signal = self.network.invert_down_to(part, neuron, node, weights)
-        else:  # The signal of all samples is kept, as the next node may choose others.
-            partial = self.partial.setdefault(neuron, PartialWalk())
-            signal = self.network.invert_down_to(self.forward_pass, neuron, node, weights, partial)
-            only = ForwardPass(self.forward_pass.logits, {node.index: self.forward_pass.records.get(node.index, ())},
-                        {node.index: self.forward_pass.targets[node.index]})  # fmt: skip
-            part = only.rows(chosen)
-            if part is not only:
-                signal = tf.nest.map_structure(lambda tensor: tf.gather(tensor, chosen), signal)
-        return Part(signal, part.targets[node.index], part.records.get(node.index, ()), self.samples[chosen])
+    order: np.ndarray
+    samples: np.ndarray
+    draws: np.ndarray
+    bounds: np.ndarray
+    top: np.ndarray
+    held: np.ndarray
+    forward_pass: ForwardPass | None = None
+    walks: dict[int, Walk] = dataclasses.field(default_factory=dict)
 
 
 class Samples:
     """Streams the data of a fit to each learned node in turn.
 
-    Where the forward passes of all samples and the signals of all classes fit
-    into ``memory``, they are kept from the first pass on, and a signal is
-    inverted further from where it stands. Elsewhere each node passes over the
-    data again and runs the network anew. The numbers are the same up to
-    rounding.
+    The learned nodes are fitted in :class:`~.segments.Segment` after segment.
+    For each, a pass over the data runs the network and keeps the targets and
+    records of the segment's nodes. The signals of all classes wait where they
+    have come to, and go on from there in the next segment. So the memory
+    changes how often the network runs, and the numbers by rounding only.
 
     Args:
         network: The inverse network.
         passing: Starts a pass over the data, batches ``(n, ...)``.
-        count: How many samples a pass has; None if unknown.
+        members: Which samples fit which class.
+        classes: The classes that are fitted.
+        draw: The draw of a learned node, by its position, and a class.
+        count: How many samples a pass has.
         replicas: The devices and hosts that share the batches.
-        classes: How many classes are fitted.
         seed: Of the samples and positions that are drawn.
         memory: Bytes that may be kept.
+        dtype: Of the signals.
+        carried: Whether each pass gives the same samples, so that signals can
+            be carried from one pass to the next.
 
     Attributes:
-        keeps: Whether forward passes are kept.
+        segments: See :class:`~.segments.Segment`.
     """
 
     def __init__(
         self,
         network: InverseNetwork,
         passing: Callable[[], Iterator[np.ndarray]],
-        count: int | None,
+        members: Members,
+        classes: list[int],
+        draw: Callable[[int, int], Draw],
+        *,
+        count: int,
         replicas: Replicas,
-        classes: int,
         seed: int,
         memory: int,
+        dtype: Any = tf.float32,
+        carried: bool = True,
     ):
-        self.network, self.passing, self.replicas, self.seed = network, passing, replicas, seed
-        alone = replicas.count == replicas.hosts == 1
-        self.keeps = alone and count is not None and count * _bytes_a_sample(network, classes) <= memory
-        self._kept: list[tuple[ForwardPass, np.ndarray, dict[int, PartialWalk]]] = []
+        self.network, self.passing, self.members, self.classes, self.draw = network, passing, members, classes, draw
+        self.replicas, self.seed, self.dtype, self.carried = replicas, seed, dtype, carried
+        self._sizes = Sizes(network)
+        self._shares: dict[tuple[int, int], float] = {}
+        self._units: dict[int, Unit] = {}
+        # Each sample fits all classes, or one.
+        several = len(classes) if members.all else 1
+        waiting = [several * size * self._most(i) * count for i, size in enumerate(self._sizes.waiting)]
+        spilled = carried and max(waiting, default=0.0) > memory / 2
+        left = memory - (0 if spilled else int(max(waiting, default=0.0)))
+        self.frontier = Frontier(spilled)
+        self.segments = planned(self._sizes, lambda i: self._most(i) * count, left, carried)
 
-    def batches(self, position: int, node: Node, rate: float) -> Iterator[list[Batch]]:
-        """A random share of this host's samples after their forward passes: each time a list of one batch a replica.
+    def share(self, position: int, neuron: int) -> float:
+        """The share of a class' samples that the learned nodes from a position on use."""
+        if position == 0 and not self.members.all:
+            return 1.0  # before the first pass it is not known how many samples a class has
+        key = (position, 0 if self.members.all else neuron)
+        if key not in self._shares:
+            below = range(position, len(self.network.learned))
+            self._shares[key] = max(self.draw(i, neuron).rate for i in below)
+        return self._shares[key]
+
+    def _most(self, position: int) -> float:
+        """The same, before the samples of each class are counted."""
+        return self.share(position, self.classes[0]) if self.members.all else 1.0
+
+    # The data
+
+    def load(self, segment: Segment) -> Iterator[list[Unit]]:
+        """One pass over this host's samples, after their forward passes: each time a list of one unit a replica."""
+        nodes = self.network.learned[segment.first : segment.last]
+        begun = self.carried and segment.first > 0
+        low = self.network.position(self.network.learned[segment.first - 1]) if begun else 0
+        high = self.network.position(nodes[-1]) + 1
+        whole = len(self.segments) <= 3  # of many passes the pieces are traced once
+
+        def run(x: np.ndarray, samples: np.ndarray, draws: np.ndarray, bounds: np.ndarray | None) -> Unit:
+            unit = self._units.get(int(samples[0]))
+            if unit is None:
+                order = np.argsort(draws, kind="stable")
+                edges = np.array([0, len(x)]) if bounds is None else bounds
+                unit = Unit(order, samples[order], draws[order], edges, np.zeros(0, int), np.arange(0))
+                if self.carried:
+                    self._units[int(samples[0])] = unit
+            unit.held = self._held(unit, segment.first if begun else 0)
+            unit.forward_pass = self.network.forward_between(
+                x[unit.order[unit.held]], low, high, tuple(nodes), logits=not begun, whole=whole
+            )
+            if not begun:
+                unit.top = np.zeros(len(x), int)
+                unit.top[unit.held] = self.members.top(unit.forward_pass.logits)
+            return unit
+
+        for x, samples, draws, bounds in self._blocks():
+            alone = self.replicas.count == 1
+            yield self.replicas.run(lambda *arrays: run(*arrays, bounds if alone else None), x, samples, draws)
+
+    def _held(self, unit: Unit, position: int) -> np.ndarray:
+        """Which samples of a unit the learned nodes from a position on need."""
+        if position == 0 and not self.members.all:
+            return np.arange(len(unit.draws))
+        if self.members.all:
+            return np.flatnonzero(unit.draws < self.share(position, self.classes[0]))
+        shares = np.zeros(self.network.graph.neurons)
+        shares[self.classes] = [self.share(position, c) for c in self.classes]
+        return np.flatnonzero(unit.draws < shares[unit.top])
+
+    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+        """This host's batches, small ones put together: samples, their indices and draws, and the batches' bounds."""
+        choose = np.random.default_rng([self.seed])
+        waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+        first = 0
+        for i, x in enumerate(self.passing()):
+            draws = choose.random(len(x))
+            if self.replicas.mine(i):
+                waiting.append((x, np.arange(first, first + len(x)), draws))
+            first += len(x)
+            if waiting and sum(len(part[0]) for part in waiting) + len(x) > self._sizes.unit:
+                yield _joined(waiting)
+                waiting = []
+        if waiting:
+            yield _joined(waiting)
+
+    # The walks
+
+    def advance(self, unit: Unit, neuron: int, position: int, weights: dict[int, Weights]) -> Walk:
+        """Carry a class' signal down to a learned node, of the samples that it and those below it need.
 
         Args:
-            position: Position of the node among the learned ones.
-            node: The node.
-            rate: The share of the samples. Batches that are kept come with
-                all of their samples.
+            unit: Of the present segment.
+            neuron: The class.
+            position: Of the node among the learned ones.
+            weights: What is fitted of the class so far, by the node's index.
         """
-        choose = np.random.default_rng([self.seed, position])
-        if not self.keeps:
+        node, forward_pass = self.network.learned[position], unit.forward_pass
+        if forward_pass is None:
+            raise RuntimeError("expected a unit of the present segment, received one of another; load it first")
+        walk = unit.walks.get(neuron)
+        if walk is None:
+            rows = unit.held if self.members.all else unit.held[unit.top[unit.held] == neuron]
+            walk = Walk(rows, PartialWalk())
+            unit.walks[neuron] = walk
+        self.frontier.at_hand(walk)
+        kept = int(np.searchsorted(unit.draws[walk.rows], self.share(position, neuron)))
+        if kept < len(walk.rows):
+            walk.rows = walk.rows[:kept]
+            for parts in walk.partial.signals.values():
+                parts[:] = [part[:kept] for part in parts]
+        if kept:
+            at = np.searchsorted(unit.held, walk.rows)
+            low, high = walk.partial.position, self.network.position(node)
+            own = {n.index: forward_pass.records[n.index] for n in self.network.nodes[low:high] if n.index in forward_pass.records}
+            own = tf.nest.map_structure(lambda tensor: taken(tensor, at), own)
+            logits = forward_pass.logits if walk.partial.signals else taken(forward_pass.logits, at)
+            self.network.invert_down_to(
+                ForwardPass(logits, own, {}), neuron, node, weights, walk.partial, self.dtype
+            )
+        return walk
 
-            def forward(x: np.ndarray, draws: np.ndarray, samples: np.ndarray) -> Batch:
-                return Batch(self.network, self.network.forward(x, node, (node,)), samples, draws)
+    def pass_by(self, unit: Unit, neuron: int, position: int, weights: dict[int, Weights]) -> None:
+        """Carry a class' signal down to a learned node that is fitted already; arguments as of :meth:`advance`."""
+        self.frontier.put_away(self.advance(unit, neuron, position, weights))
 
-            for i, arrays in enumerate(self._drawn(rate, choose)):
-                if self.replicas.mine(i):
-                    yield self.replicas.run(forward, *arrays)
-            return
-        if not self._kept:
-            first = 0
-            for x in self.passing():
-                forward_pass = self.network.forward(x, None, tuple(self.network.learned))
-                self._kept.append((forward_pass, np.arange(first, first + len(x)), {}))
-                first += len(x)
-        for forward_pass, samples, partial in self._kept:
-            yield [Batch(self.network, forward_pass, samples, choose.random(len(samples)), partial)]
+    def part(self, unit: Unit, neuron: int, position: int, weights: dict[int, Weights]) -> Part | None:
+        """What a learned node's regression reads of a unit for one class; None if it is none of its samples.
 
-    def done(self, node: Node) -> None:
-        """Free what only ``node`` needed."""
-        for forward_pass, _, _ in self._kept:
-            forward_pass.targets.pop(node.index, None)
+        Args:
+            unit, neuron, position, weights: See :meth:`advance`.
+        """
+        node = self.network.learned[position]
+        walk = self.advance(unit, neuron, position, weights)
+        forward_pass = unit.forward_pass
+        rows = walk.rows[: int(np.searchsorted(unit.draws[walk.rows], self.draw(position, neuron).rate))]
+        part = None
+        if len(rows) and forward_pass is not None:
+            at, first = np.searchsorted(unit.held, rows), np.arange(len(rows))
+            arrived = tuple(taken(signal, first) for signal in walk.partial.signals[node.output])
+            record = tuple(taken(tensor, at) for tensor in forward_pass.records.get(node.index, ()))
+            signal = arrived if node.step is None else arrived[0]
+            target = taken(forward_pass.targets[node.index], at)
+            target = target if target.dtype.size >= 4 else tf.cast(target, tf.float32)
+            part = Part(signal, target, record, rows)
+        self.frontier.put_away(walk)
+        return part
 
     def positions(self, position: int, samples: np.ndarray, inverse: LearnedInverse, take: int) -> np.ndarray | None:
         """The positions to take of each sample, int ``(n, take)``; None for all.
@@ -195,30 +295,9 @@ class Samples:
             row[:] = rng.choice(inverse.positions, take, replace=False, shuffle=False)
         return drawn
 
-    def _drawn(self, rate: float, choose: np.random.Generator) -> Iterator[tuple[np.ndarray, ...]]:
-        """A random share of the samples in batches of the usual size: the samples, their draws and their indices."""
-        kept: list[tuple[np.ndarray, ...]] = []
-        first = 0
-        for x in self.passing():
-            draws = choose.random(len(x))
-            keep = draws < rate
-            part = (x, draws, np.arange(first, first + len(x)))
-            kept.append(part if keep.all() else tuple(array[keep] for array in part))
-            first += len(x)
-            if sum(len(part[0]) for part in kept) >= len(x):
-                yield _joined(kept)
-                kept = []
-        if sum(len(part[0]) for part in kept):
-            yield _joined(kept)
 
-
-def _joined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    return parts[0] if len(parts) == 1 else tuple(np.concatenate(arrays) for arrays in zip(*parts, strict=True))
-
-
-def _bytes_a_sample(network: InverseNetwork, classes: int) -> int:
-    """About how many bytes are kept of one sample: targets, masks and switches, and a float64 signal for each class."""
-    shapes = network.graph.shapes
-    sizes = [math.prod(shapes[node.output]) for node in network.nodes]
-    targets = sum(math.prod(shapes[tensor_id]) for node in network.learned for tensor_id in node.needs)
-    return 4 * targets + sum(sizes) + 8 * classes * 2 * max(sizes)
+def _joined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Batches as one, and where in it each begins and ends."""
+    bounds = np.cumsum([0, *(len(part[0]) for part in parts)])
+    x, samples, draws = parts[0] if len(parts) == 1 else (np.concatenate(each) for each in zip(*parts, strict=True))
+    return x, samples, draws, bounds

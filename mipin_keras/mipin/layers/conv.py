@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import math
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,8 @@ import tensorflow as tf
 from ...graph import linear, windows
 from ...graph.model_graph import Step
 from ..inverse import LearnedInverse, Record, Weights, register_inverse
-from ..ridge import Ridge
+from ..ridge import Regression, Ridge
+from .depthwise import ShiftedSums
 
 
 class _Windowed(LearnedInverse):
@@ -31,7 +34,6 @@ class _Windowed(LearnedInverse):
         # Of each group, how many channels are read at one position, and how many are reconstructed there
         self._split = (self.output_shape[-1] // self.groups, self.input_shape[-1] // self.groups)
         self.weight_shapes = ((*self.windows.sizes, *self._kernel_tail()), (self.input_shape[-1],))
-        self._table: np.ndarray | None = None
 
     def _groups(self) -> int:
         """How many regressions run side by side."""
@@ -45,29 +47,64 @@ class _Windowed(LearnedInverse):
         """From which output positions each input position is read: indices ``(input positions, kernel size)``."""
         raise NotImplementedError
 
-    def regression(self) -> Ridge:
-        return Ridge(int(np.prod(self.windows.sizes)) * self._split[0], self._split[1], self.groups)
+    def _kinds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Which elements of the kernel can reach which input positions: int arrays of both, each position once."""
+        everything = np.arange(math.prod(self.windows.sizes))
+        return [(everything, np.arange(self.positions))]
 
-    def design(
-        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> tuple[np.ndarray, np.ndarray]:
-        if self._table is None:
-            self._table = self._read_from()
-        channels, filters = self.input_shape[-1], self.output_shape[-1]
+    @functools.cached_property
+    def _table(self) -> np.ndarray:
+        return self._read_from()
+
+    @functools.cached_property
+    def kinds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See :meth:`_kinds`; made once."""
+        return self._kinds()
+
+    def regression(self) -> Regression:
         read, made = self._split
-        n = int(signal.shape[0])
-        # One more output position that is always 0 stands for "no window".
-        flat = tf.pad(tf.reshape(signal, (n, -1, filters)), [[0, 0], [0, 1], [0, 0]])
-        pixels = tf.reshape(x, (n, -1, channels))
-        if positions is None:
-            features = tf.gather(flat, self._table, axis=1)
+        columns = [(elements[:, None] * read + np.arange(read)).reshape(-1) for elements, _ in self.kinds]
+        return Ridge(math.prod(self.windows.sizes) * read, made, self.groups, columns)
+
+    def add_rows(
+        self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> None:
+        for kind in range(len(self.kinds)):
+            sums.update(*self._rows(signal, x, positions, kind), kind)
+
+    def design(self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> tuple[Any, Any]:
+        return self._rows(signal, x, positions, None)
+
+    def _rows(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None, kind: int | None) -> tuple[Any, Any]:
+        """Features and targets: of all positions, or of those of a kind with the elements that reach them alone."""
+        n, (read, made), filters = int(signal.shape[0]), self._split, self.output_shape[-1]
+        pixels = tf.reshape(x, (-1, self.input_shape[-1]))
+        many = len(self.kinds) > 1 and kind is not None
+        elements, own = self.kinds[kind or 0] if many else (np.arange(self._table.shape[1]), np.arange(self.positions))
+        if self.windows.pointwise:  # each position is read from itself
+            features = tf.reshape(signal, (-1, filters))
+            if positions is not None:
+                flat = (positions + np.arange(n)[:, None] * self.positions).reshape(-1)
+                features, pixels = tf.gather(features, flat), tf.gather(pixels, flat)
         else:
-            features = tf.gather(flat, self._table[positions], axis=1, batch_dims=1)
-            pixels = tf.gather(pixels, positions, axis=1, batch_dims=1)
-        size = self._table.shape[1]
-        split = features.numpy().reshape(-1, size, self.groups, read).transpose(2, 0, 1, 3)
-        targets = pixels.numpy().reshape(-1, self.groups, made).transpose(1, 0, 2)
-        return split.reshape(self.groups, -1, size * read), targets
+            at = np.broadcast_to(own, (n, len(own))) if positions is None else positions
+            samples, at = np.repeat(np.arange(n), at.shape[1]), at.reshape(-1)
+            if many and positions is not None:
+                chosen = np.isin(at, own)
+                samples, at = samples[chosen], at[chosen]
+            if positions is not None or many:
+                pixels = tf.gather(pixels, samples * self.positions + at)
+            # One more output position that is always 0 stands for "no window".
+            flat = tf.pad(tf.reshape(signal, (n, -1, filters)), [[0, 0], [0, 1], [0, 0]])
+            size = int(flat.shape[1])
+            index = self._table[at][:, elements] + (samples * size)[:, None]
+            features = tf.gather(tf.reshape(flat, (-1, filters)), index)
+        rows, size = int(pixels.shape[0]), len(elements)  # without elements there are rows of no features
+        if self.groups == 1:
+            return tf.reshape(features, (1, rows, size * read)), tf.reshape(pixels, (1, rows, made))
+        split = tf.transpose(tf.reshape(features, (rows, size, self.groups, read)), (2, 0, 1, 3))
+        targets = tf.transpose(tf.reshape(pixels, (rows, self.groups, made)), (1, 0, 2))
+        return tf.reshape(split, (self.groups, rows, size * read)), targets
 
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return linear.adjoint(self.layer, signal, weights[0], self.input_shape)
@@ -92,6 +129,9 @@ class ConvInverse(_Windowed):
     def _read_from(self) -> np.ndarray:
         return self.windows.windows()
 
+    def _kinds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return self.windows.reaching()
+
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         split = kernel.reshape(self.groups, -1, *self._split)
         return split.transpose(1, 3, 0, 2).reshape(self.weight_shapes[0]), bias.reshape(-1)
@@ -101,11 +141,26 @@ class ConvInverse(_Windowed):
 class DepthwiseConvInverse(ConvInverse):
     """As a convolution, every channel a group of its own: it is read from the signals that it made."""
 
+    def __init__(self, step: Step, **options: Any):
+        super().__init__(step, **options)
+        self.whole = self._split[0] == 1  # one map a channel: its sums are those of shifted maps
+
     def _groups(self) -> int:
         return self.input_shape[-1]
 
     def _kernel_tail(self) -> tuple[int, int]:
         return self.input_shape[-1], self._split[0]
+
+    def regression(self) -> Regression:
+        return ShiftedSums(self.windows, self.input_shape[-1]) if self.whole else super().regression()
+
+    def add_rows(
+        self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
+    ) -> None:
+        if self.whole:
+            sums.update(signal, x)
+        else:
+            super().add_rows(sums, signal, x, positions, record)
 
 
 @register_inverse(*windows.TRANSPOSED)

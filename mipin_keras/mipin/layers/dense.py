@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from ...graph.model_graph import Step
 from ..inverse import LearnedInverse, Record, Weights, register_inverse
-from ..ridge import Ridge
+from ..ridge import ChannelRidge, Regression, Ridge
 
 
 def multiplied(signal: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
@@ -21,12 +21,12 @@ def multiplied(signal: tf.Tensor, kernel: tf.Tensor) -> tf.Tensor:
     return tf.reshape(found, [-1, *signal.shape[1:-1], kernel.shape[-1]])
 
 
-def rows_at(tensor: tf.Tensor, positions: np.ndarray | None, channels: int) -> np.ndarray:
+def rows_at(tensor: tf.Tensor, positions: np.ndarray | None, channels: int) -> tf.Tensor:
     """``(n, ..., channels)`` as rows ``(n r, channels)``: all positions, or some of each sample."""
-    flat = tf.reshape(tensor, (tensor.shape[0], -1, channels))
     if positions is not None:
-        flat = tf.gather(flat, positions, axis=1, batch_dims=1)
-    return flat.numpy().reshape(-1, channels)
+        flat = tf.reshape(tensor, (tensor.shape[0], -1, channels))
+        tensor = tf.gather(flat, positions, axis=1, batch_dims=1)
+    return tf.reshape(tensor, (-1, channels))
 
 
 @register_inverse(keras.layers.Dense)
@@ -42,14 +42,12 @@ class DenseInverse(LearnedInverse):
         """Take a signal of ``units`` columns: 1 where it is just the explained logit."""
         self.weight_shapes = ((units, self.input_shape[-1]), (self.input_shape[-1],))
 
-    def regression(self) -> Ridge:
+    def regression(self) -> Regression:
         return Ridge(*self.weight_shapes[0])
 
-    def design(
-        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def design(self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> tuple[Any, Any]:
         features, targets = self.weight_shapes[0]
-        return signal.numpy().reshape(1, -1, features), x.numpy().reshape(1, -1, targets)
+        return tf.reshape(signal, (1, -1, features)), tf.reshape(x, (1, -1, targets))
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         return kernel[0], bias[0]
@@ -76,19 +74,16 @@ class PerChannel(LearnedInverse):
         self.weight_shapes = (shape[-axes:],) * 2
         self._channels = int(np.prod(shape[-axes:]))
 
-    def regression(self) -> Ridge:
-        return Ridge(1, 1, groups=self._channels)
+    def regression(self) -> Regression:
+        return ChannelRidge(1, self._channels)
 
     def features(self, signal: tf.Tensor, record: Record) -> tf.Tensor:
         """What the regression reads: the signal itself."""
         return signal
 
-    def design(
-        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> tuple[np.ndarray, np.ndarray]:
-        rows = (rows_at(tensor, positions, self._channels) for tensor in (self.features(signal, record), x))
-        features, targets = (np.ascontiguousarray(each.T)[..., None] for each in rows)
-        return features, targets
+    def design(self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> tuple[Any, Any]:
+        features, targets = (rows_at(each, positions, self._channels) for each in (self.features(signal, record), x))
+        return [features], targets
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         return kernel.reshape(self.weight_shapes[0]), bias.reshape(self.weight_shapes[1])

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ...graph import linear
 from ...graph.model_graph import Step
 from ..inverse import Inverse, LearnedInverse, Record, Weights, register_merge
-from ..ridge import Ridge
+from ..ridge import ChannelRidge, Regression, Ridge
 from .dense import PerChannel, multiplied, rows_at
 
 _L = keras.layers
@@ -65,7 +65,7 @@ class SumInverse(_Merge, LearnedInverse):
         others = (len(self.tensor_ids) - 1) * channels
         self.weight_shapes = ((channels, others), (others,))
 
-    def regression(self) -> Ridge:
+    def regression(self) -> Regression:
         return Ridge(*self.weight_shapes[0])
 
     def target(self, x: Any) -> tf.Tensor:
@@ -74,9 +74,7 @@ class SumInverse(_Merge, LearnedInverse):
     def reconstruction(self, source: Any) -> tf.Tensor:
         return tf.concat(source[:-1], axis=-1)
 
-    def design(
-        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def design(self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> tuple[Any, Any]:
         return rows_at(signal, positions, signal.shape[-1])[None], rows_at(x, positions, x.shape[-1])[None]
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -217,18 +215,13 @@ class FanOutInverse(LearnedInverse):
         self.positions = math.prod(shape[:-1])
         self.weight_shapes = ((count, channels, channels) if self.full else (count, channels), (channels,))
 
-    def regression(self) -> Ridge:
+    def regression(self) -> Regression:
         channels = self.output_shape[-1]
-        return Ridge(self.count * channels, channels) if self.full else Ridge(self.count, 1, groups=channels)
+        return Ridge(self.count * channels, channels) if self.full else ChannelRidge(self.count, channels)
 
-    def design(
-        self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def design(self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> tuple[Any, Any]:
         targets, *parts = (rows_at(tensor, positions, x.shape[-1]) for tensor in (x, *signal))
-        features = np.stack(parts, axis=1)  # (rows, count, channels)
-        if self.full:
-            return features.reshape(1, len(features), -1), targets[None]
-        return np.ascontiguousarray(features.transpose(2, 0, 1)), np.ascontiguousarray(targets.T)[..., None]
+        return (tf.concat(parts, axis=1)[None], targets[None]) if self.full else (parts, targets)
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         channels = self.output_shape[-1]
