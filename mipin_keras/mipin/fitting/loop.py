@@ -304,10 +304,12 @@ class Fitting:
         sums = {c: inverse.regression() for c in classes}
         draws = {c: self._draw(position, c) for c in classes}
         take = max((draw.take for draw in draws.values()), default=0)
+        rate = max((draw.rate for draw in draws.values()), default=0.0)
 
         for units in load():
             self.replicas.each(functools.partial(self._pass_by, position, passing), [(unit,) for unit in units])
-            drawn = [self.samples.positions(position, unit.samples, inverse, take) for unit in units]
+            used = [unit.samples[: int(np.searchsorted(unit.draws, rate))] for unit in units]
+            drawn = [self.samples.positions(position, samples, inverse, take) for samples in used]
             for c in classes:
                 parts = self.replicas.each(
                     lambda unit, c=c: self.samples.part(unit, c, position, self._weights[c]), [(u,) for u in units]
