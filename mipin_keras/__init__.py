@@ -10,7 +10,7 @@ from .cli import _safe_path  # noqa: F401 # isort: skip - before anything that i
 from ._version import __version__
 from .analyzer import Analyzer, LayerExplanation
 from .checks import NotFittedError
-from .mipin import Inverse, LearnedInverse, register_inverse
+from .mipin import Inverse, LearnedInverse, MaxSwitches, MaxUnpooling, register_inverse
 from .registry import analyzers, create_analyzer, load_analyzer, options_of, register_with_innvestigate
 
 __all__ = [
@@ -18,6 +18,8 @@ __all__ = [
     "Inverse",
     "LayerExplanation",
     "LearnedInverse",
+    "MaxSwitches",
+    "MaxUnpooling",
     "NotFittedError",
     "__version__",
     "analyzers",

@@ -182,7 +182,7 @@ class Algorithm1:
     """MIP-IN for one class, as the paper's Algorithm 1 has it.
 
     Layers are tuples: ``("dense", kernel, bias)``, ``("relu",)``, ``("conv", kernel, bias)`` (2D, valid, stride 1),
-    ``("maxpool", size)`` (2D, valid, stride = size) and ``("flatten",)``.
+    ``("maxpool", size)`` (2D, valid, stride = size), ``("mean",)`` (over space) and ``("flatten",)``.
 
     Args:
         layers: From the input to the logits.
@@ -226,6 +226,8 @@ class Algorithm1:
                 x = (x.reshape(len(x), -1) @ matrix.T).reshape(len(x), *outputs, -1) + bias
             elif kind == "maxpool":
                 x = pool(x, weights[0], weights[0], "valid")
+            elif kind == "mean":
+                x = x.mean(axis=(1, 2))
             elif kind == "relu":
                 x = np.maximum(x, 0)
             else:
@@ -250,6 +252,8 @@ class Algorithm1:
             signal = (signal.reshape(len(signal), -1) @ matrix).reshape(tensors[i].shape) + (offset if bias else 0)
         elif kind == "maxpool":
             signal = unpool_max(tensors[i], signal, weights[0], weights[0], "valid")
+        elif kind == "mean":
+            signal = np.broadcast_to(signal[:, None, None], tensors[i].shape)
         elif kind == "relu":
             signal = signal * (tensors[i + 1] != 0) if self.relu else signal
         else:

@@ -3,11 +3,14 @@
 from .analyzer import MIPIN, TrainedMIPIN
 from .inverse import Inverse, LearnedInverse, register_inverse
 from .layers import affine, conv, dense, normalization, pooling, structural  # each registers its inverses
+from .layers.unpooling import MaxSwitches, MaxUnpooling
 
 __all__ = [
     "MIPIN",
     "Inverse",
     "LearnedInverse",
+    "MaxSwitches",
+    "MaxUnpooling",
     "TrainedMIPIN",
     "affine",
     "conv",

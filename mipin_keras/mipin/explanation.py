@@ -147,7 +147,8 @@ class Explanation(Analyzer):
             for index, ws in weights.items()
             for i, w in enumerate(ws)
         }
-        return arrays, {"fitted": sorted(self.network.weights), "fit_report": self.fit_report}
+        about = {"fitted": sorted(self.network.weights), "fit_report": self.fit_report, "channels": 1}
+        return arrays, about
 
     def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         fitted = about["fitted"]
@@ -155,11 +156,12 @@ class Explanation(Analyzer):
             raise ValueError(
                 f"expected classes from 0 to {self.graph.neurons - 1}, received {str(fitted)[:100]}; fit again"
             )
+        wide = _reads_all_channels(about)
         return {
             f"{c}/{node.index}/{i}": shape
             for c in fitted
             for node in self.network.learned
-            for i, shape in enumerate(self.network.regression(node).weight_shapes)
+            for i, shape in enumerate(self.network.head.stored_shapes(node, wide))
         }
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
@@ -168,8 +170,9 @@ class Explanation(Analyzer):
         for c in about["fitted"]:
             for node in self.network.learned:
                 shapes = self.network.regression(node).weight_shapes
-                found = (arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
-                weights.setdefault(c, {})[node.index] = tuple(tf.constant(w, tf.float32) for w in found)
+                found = tuple(arrays[f"{c}/{node.index}/{i}"] for i in range(len(shapes)))
+                own = self.network.head.of_channel(node, found, c, _reads_all_channels(about))
+                weights.setdefault(c, {})[node.index] = tuple(tf.constant(w, tf.float32) for w in own)
         self.network.weights, self.fit_report = weights, report
 
     def _renamed(self, report: list[dict[str, Any]], fitted: list[int]) -> list[dict[str, Any]]:
@@ -183,3 +186,10 @@ class Explanation(Analyzer):
             )
         renamed = dict(zip(names, here, strict=False))
         return [line | {"layer": renamed[line["layer"]]} for line in report]
+
+
+def _reads_all_channels(about: dict[str, Any]) -> bool:
+    """Whether a file is of a version that read all channels where a head reads one."""
+    if about.get("channels", 1) != 1:
+        raise ValueError(f"expected a fit that reads one channel, received one of {about['channels']!r}; fit again")
+    return "channels" not in about

@@ -13,9 +13,9 @@ from ..data.distribute import per_device
 from ..graph.model_graph import ModelGraph
 from ..saving.held_weights import HeldWeights
 from .forward_pass import ForwardPass, ForwardPasses, mask_of
+from .head import Head
 from .inverse import Inverse, LearnedInverse, Record, Weights
 from .inverse_graph import Node, inverse_graph
-from .layers.dense import DenseInverse
 
 Signals = dict[int, list[tf.Tensor]]
 
@@ -50,6 +50,7 @@ class InverseNetwork:
     Attributes:
         nodes: What inverts the model, from the logit down: one for each step,
             and one for each tensor at which several signals meet.
+        head: Those of them that need the explained channel alone.
         learned: Those of them that are fitted.
         weights: ``weights[c][index]``, the float32 weights of class c for the
             node of this index.
@@ -67,17 +68,13 @@ class InverseNetwork:
         self.graph = graph
         self.start = start
         self.mask_input = mask_input
-        self.nodes = inverse_graph(graph, start, {"forward_relu": forward_relu, "merge": merge})
+        options = {"forward_relu": forward_relu, "merge": merge}
+        self.head = Head(graph, inverse_graph(graph, start, options), options)
+        self.nodes = self.head.nodes
         self.learned = [node for node in self.nodes if node.inverse.learned]
         self.weights: dict[int, dict[int, Weights]] = {}
         self._order = {node.index: position for position, node in enumerate(self.nodes)}
         self._forward_passes = ForwardPasses(graph)
-        # A Dense head reads nothing but the explained logit; anything else
-        # gets it at its position among zeros.
-        head = self.nodes[0].inverse
-        self.scalar = isinstance(head, DenseInverse)
-        if isinstance(head, DenseInverse):
-            head.read_from(1)
         self._traced: dict[Any, Callable] = {}
 
     @property
@@ -145,9 +142,9 @@ class InverseNetwork:
     # The walk down
 
     def signal(self, forward_pass: ForwardPass, neuron: int, dtype: Any = tf.float32) -> tf.Tensor:
-        """Where class ``neuron``'s walk starts: ``(n, 1)``, or ``(n, neurons)`` with zeros elsewhere."""
+        """Where class ``neuron``'s walk starts: ``(n, 1)``; without a head ``(n, neurons)``, zeros elsewhere."""
         logit = tf.cast(forward_pass.logits[:, neuron : neuron + 1], dtype)
-        return logit if self.scalar else logit * tf.one_hot(neuron, self.graph.neurons, dtype=dtype)
+        return logit if self.head.narrow else logit * tf.one_hot(neuron, self.graph.neurons, dtype=dtype)
 
     def invert_down_to(
         self,
@@ -180,11 +177,10 @@ class InverseNetwork:
         if not partial.signals:
             partial.signals = {self.graph.output: [self.signal(forward_pass, neuron, dtype)]}
         position = self._order[upto.index]
+        records = self.head.records(forward_pass.records, neuron, partial.position)
         while partial.position < position:
             high = min(position, next((end for end in ends if end > partial.position), position))
-            partial.signals = self._walk(
-                partial.position, high, partial.signals, forward_pass.records, weights, linear=False
-            )
+            partial.signals = self._walk(partial.position, high, partial.signals, records, weights, linear=False)
             partial.position = high
         arrived = partial.signals[upto.output]
         return arrived[0] if upto.step is not None else tuple(arrived)
@@ -212,8 +208,9 @@ class InverseNetwork:
     ) -> Any:
         signals: Signals = {self.graph.output: [signal]}
         kept = tuple(sorted({self.start, *keep}))
-        found = self._walk(0, len(self.nodes), signals, forward_pass.records, self.weights[neuron], linear, kept)
-        return {tensor_id: parts[0] for tensor_id, parts in found.items()}
+        records = self.head.records(forward_pass.records, neuron)
+        found = self._walk(0, len(self.nodes), signals, records, self.weights[neuron], linear, kept)
+        return {tensor_id: self.head.widen(tensor_id, parts[0], neuron) for tensor_id, parts in found.items()}
 
     def _walk(
         self,

@@ -273,4 +273,4 @@ def test_the_head_of_a_model_reads_its_logit_alone():
     graph = ModelGraph(mlp())
     network = InverseNetwork(graph, graph.input)
     shapes = [network.regression(node).weight_shapes[0] for node in network.learned]
-    assert shapes == [(1, 8), (8, 10), (10, 12)] and network.scalar
+    assert shapes == [(1, 8), (8, 10), (10, 12)] and network.head.narrow

@@ -12,6 +12,7 @@ from ...graph import windows
 from ...graph.model_graph import Step
 from ..inverse import Inverse, Record, Weights, inverts_operations, register_inverse
 from .structural import touches_batch
+from .unpooling import MaxSwitches, MaxUnpooling
 
 
 @register_inverse(*windows.MAX_POOLINGS)
@@ -21,77 +22,24 @@ class MaxPoolInverse(Inverse):
     Of equal maxima the first is taken. Where windows overlap and several
     chose the same element, it gets the mean of their signals: each of them
     reconstructs that one element.
+
+    Attributes:
+        switches: The Keras layer that records them.
+        unpooling: The Keras layer that puts the signal back to them.
     """
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
-        self.windows = windows.windows_of(self.layer, self.input_shape, self.output_shape)
-        # Windows that tile the input need no positions: Eq. 8 as it stands,
-        # a product with a mask, which is several times faster.
-        self.tiled = self.windows.sizes == self.windows.strides and len(self.windows.sizes) < 3
+        pool, strides = (tuple(keras.tree.flatten(sizes)) for sizes in (self.layer.pool_size, self.layer.strides))
+        self.switches = MaxSwitches(pool, strides, self.layer.padding)
+        self.unpooling = MaxUnpooling(self.input_shape[:-1], pool, strides, self.layer.padding)
 
     def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
-        if not self.tiled:
-            return (self._switches(x),)
-        pool, padding = list(self.windows.sizes), self.layer.padding.upper()
-        if len(pool) == 1:  # TensorFlow has switches for two spatial axes
-            x, y, pool = x[:, :, None], y[:, :, None], [*pool, 1]
-        size = [1, *pool, 1]
-        switches = tf.raw_ops.MaxPoolGrad(
-            orig_input=x, orig_output=y, grad=tf.ones_like(y), ksize=size, strides=size, padding=padding
-        )
-        return (tf.reshape(switches, tf.concat([tf.shape(x)[:1], self.input_shape], 0)) != 0,)
-
-    def _switches(self, x: tf.Tensor) -> tf.Tensor:
-        """Flat spatial index of each window's maximum, int32 ``(n, windows, channels)``."""
-        elements = self.windows.elements()
-        n, channels = tf.shape(x)[0], self.input_shape[-1]
-        flat = tf.reshape(x, (n, -1, channels))
-        flat = tf.pad(flat, [[0, 0], [0, 1], [0, 0]], constant_values=x.dtype.min)
-        within = tf.argmax(tf.gather(flat, elements, axis=1), axis=2, output_type=tf.int32)
-        rows = tf.range(len(elements), dtype=tf.int32)[None, :, None] * elements.shape[1]
-        return tf.gather(elements.reshape(-1), rows + within)
+        # Without __call__, which would ask for the masks of sequences that Keras tensors carry.
+        return (self.switches.call(x),)
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        return self._tile(signal, record[0]) if self.tiled else self._scatter(signal, record[0])
-
-    def _tile(self, signal: tf.Tensor, switches: tf.Tensor) -> tf.Tensor:
-        n, shape = tf.shape(signal)[0], list(self.output_shape[:-1])
-        channels = self.input_shape[-1]
-        lows, pads, crops = [], [], []
-        for size, count, pool, low in zip(
-            self.input_shape[:-1], shape, self.windows.sizes, self.windows.lows, strict=True
-        ):
-            lows.append(low)
-            crops.append(min(size, count * pool - low))
-            pads.append([low, count * pool - low - crops[-1]])
-        inside = tf.slice(switches, [0] * (len(shape) + 2), [-1, *crops, channels])
-        inside = tf.pad(inside, [[0, 0], *pads, [0, 0]])
-        split, spread = [n], signal
-        for axis, (count, pool) in enumerate(zip(shape, self.windows.sizes, strict=True)):
-            split += [count, pool]
-            spread = tf.expand_dims(spread, 2 * axis + 2)
-        tiles = tf.where(tf.reshape(inside, [*split, channels]), spread, tf.zeros((), signal.dtype))
-        whole = tf.reshape(tiles, [n, *(c * p for c, p in zip(shape, self.windows.sizes, strict=True)), channels])
-        whole = tf.slice(whole, [0, *lows, 0], [-1, *crops, channels])
-        rest = [[0, size - crop] for size, crop in zip(self.input_shape[:-1], crops, strict=True)]
-        whole = tf.pad(whole, [[0, 0], *rest, [0, 0]])
-        whole.set_shape((None, *self.input_shape))
-        return whole
-
-    def _scatter(self, signal: tf.Tensor, switches: tf.Tensor) -> tf.Tensor:
-        n, channels = tf.shape(signal)[0], self.input_shape[-1]
-        size = int(np.prod(self.input_shape))
-        flat = switches * channels + tf.range(channels, dtype=tf.int32)
-        # int64: n * size passes 2**31 for large feature maps
-        flat = tf.cast(flat, tf.int64) + tf.cast(tf.range(n)[:, None, None], tf.int64) * size
-        flat, values = tf.reshape(flat, (-1,)), tf.reshape(signal, (-1,))
-        count = tf.cast(n, tf.int64) * size
-        total = tf.math.unsorted_segment_sum(values, flat, count)
-        if self.windows.overlap:
-            chosen = tf.math.unsorted_segment_sum(tf.ones_like(values), flat, count)
-            total = tf.math.divide_no_nan(total, chosen)
-        return tf.reshape(total, tf.concat([[n], self.input_shape], 0))
+        return self.unpooling(signal, record[0])
 
 
 @register_inverse(*windows.AVERAGE_POOLINGS)

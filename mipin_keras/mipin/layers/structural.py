@@ -85,10 +85,10 @@ class PermuteInverse(Inverse):
         axes = [a % rank for a in (range(rank)[::-1] if axes is None else axes)]
         if axes[0] != 0:
             raise ValueError(touches_batch(step))
-        self._order = np.argsort(axes).tolist()
+        self.order = np.argsort(axes).tolist()
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
-        return tf.transpose(signal, self._order)
+        return tf.transpose(signal, self.order)
 
 
 @register_inverse(_L.RepeatVector)
