@@ -6,9 +6,10 @@ import functools
 import json
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -22,7 +23,7 @@ from . import cost
 from .checkpoint import Checkpoint
 from .members import Members
 from .samples import Batch, Draw, Samples
-from .training import TrainingBatch, train
+from .training import Schedule, TrainingBatch, train
 
 
 class Options(NamedTuple):
@@ -53,6 +54,7 @@ class Fitting:
             are kept.
         checkpoint: Where fitted nodes are written, and read back from.
         replicas: The devices and hosts that take part.
+        callbacks: For the trainings of ``conv_solver="trained"``.
 
     Raises:
         ValueError: If ``conv_solver="trained"`` is to be shared among replicas.
@@ -69,6 +71,7 @@ class Fitting:
         memory: int = 2 << 30,
         checkpoint: Checkpoint | None = None,
         replicas: Replicas | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
         self.network = network
         self.batches = batches
@@ -78,6 +81,7 @@ class Fitting:
         self.memory = memory
         self.checkpoint = checkpoint
         self.replicas = replicas or Replicas()
+        self.callbacks = callbacks
         if options.conv_solver == "trained" and (self.replicas.count, self.replicas.hosts) != (1, 1):
             raise ValueError(
                 "conv_solver='trained' expected one device, as it goes through its batches one after the other, "
@@ -252,18 +256,23 @@ class Fitting:
             self.keep(node, c, weights, solution.mse, solution.variance, solution.rows)
 
     def _train(self, node: Node, inverse: LearnedInverse, classes: list[int]) -> None:
-        def each_batch() -> Iterator[TrainingBatch]:
-            for x in self.passing():
+        options = self.options
+        samples = {c: self.members.count(c) for c in classes}
+        # An endless generator gives new samples in each epoch.
+        memory = 0 if self.batches.source_type == "generator" else self.memory
+
+        def each_batch(wanted: list[int], show: bool) -> Iterator[TrainingBatch]:
+            for x in self.passing(show):
                 forward_pass = self.network.forward(x, node, (node,))
-                for c in classes:
+                for c in wanted:
                     chosen = np.flatnonzero(self.members.of(forward_pass, c))
                     if len(chosen):
                         part = forward_pass.rows(chosen)
                         signal = self.network.invert_down_to(part, c, node, self._weights[c], dtype=tf.float32)
                         yield c, signal, tf.cast(part.targets[node.index], tf.float32)
 
-        options = self.options
-        found = train(inverse, classes, each_batch, epochs=options.epochs, seed=options.seed, log=self.log)
+        schedule = Schedule(options.epochs, options.seed, self.callbacks, self.verbose)
+        found = train(inverse, samples, each_batch, schedule, memory=memory, log=self.log)
         for c, trained in found.items():
             if not trained.squares.samples:
                 raise self.members.none(c)
@@ -271,9 +280,9 @@ class Fitting:
 
     # The data
 
-    def passing(self) -> Iterator[np.ndarray]:
-        """One pass over the data, with a progress bar: arrays ``(n, *input shape)``."""
-        progress = Progress(self.batches.steps, 1 if self.verbose == 1 and self.replicas.chief else 0)
+    def passing(self, show: bool = True) -> Iterator[np.ndarray]:
+        """One pass over the data, with a progress bar if ``show``: arrays ``(n, *input shape)``."""
+        progress = Progress(self.batches.steps, 1 if show and self.verbose == 1 and self.replicas.chief else 0)
         for i, x in enumerate(self.batches):
             if self.checkpoint is not None:
                 self.checkpoint.touch()
