@@ -11,6 +11,11 @@ import keras
 EVERY = 30.0
 
 
+def on_terminal() -> bool:
+    """Whether a bar can be drawn: on a terminal and in a notebook."""
+    return sys.stdout.isatty() or "ipykernel" in sys.modules
+
+
 class Progress:
     """Prints how far a pass over data has come.
 
@@ -25,8 +30,7 @@ class Progress:
     def __init__(self, steps: int | None, verbose: int = 1):
         self._steps, self._verbose, self._done = steps, verbose, 0
         self._start = self._last_line = time.monotonic()
-        interactive = sys.stdout.isatty() or "ipykernel" in sys.modules
-        self._bar = keras.utils.Progbar(steps, unit_name="batch") if verbose == 1 and interactive else None
+        self._bar = keras.utils.Progbar(steps, unit_name="batch") if verbose == 1 and on_terminal() else None
 
     def update(self, done: int) -> None:
         """Print that ``done`` batches are done, where it is time to."""

@@ -20,6 +20,7 @@ from .explanation import Explanation
 from .fitting.checkpoint import FORMAT, Checkpoint
 from .fitting.loop import Fitting, Options
 from .fitting.measuring import measure
+from .fitting.training import checked_callbacks
 from .network import InverseNetwork
 
 SAMPLES = ("all", "class")
@@ -161,6 +162,7 @@ class MIPIN(Explanation):
         classes: Iterable[int] | int | None = None,
         memory: float = 2.0,
         checkpoint: str | os.PathLike[str] | None = None,
+        callbacks: Iterable[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
         verbose: int | None = None,
     ) -> Self:
         """Learn the inverse of every class in ``classes``, from the top down (Algorithm 1).
@@ -193,6 +195,10 @@ class MIPIN(Explanation):
             checkpoint: A folder: what is learned is written there layer by
                 layer, and a fit of the same model, data and options goes on
                 from what stands there, with the same numbers.
+            callbacks: Keras', for the trainings of
+                ``conv_solver="trained"``: each layer and class is a training
+                of its own, from ``on_train_begin`` to ``on_train_end``. Its
+                loss is the mean squared error; there is no validation data.
             verbose: Instead of the analyzer's.
 
         Returns:
@@ -201,8 +207,8 @@ class MIPIN(Explanation):
         Raises:
             TypeError, ValueError: See :class:`mipin_keras.data.batches.Batches` and
                 :class:`mipin_keras.mipin.fitting.checkpoint.Checkpoint`; ValueError
-                also for a class without samples, and for a model whose output
-                is not finite.
+                also for a class without samples, for a model whose output is
+                not finite, and for ``callbacks`` where nothing is trained.
             NotFittedError: If the model's weights have changed since the fit
                 that ``classes`` would add to, or while it is fitted.
             RuntimeError: If another host of the strategy is lost.
@@ -213,6 +219,7 @@ class MIPIN(Explanation):
         fitted = self.classes if classes is None else self._check_classes(classes)
         batches = self.batches(X, y, batch_size, steps)
         self._refresh()
+        listed = self._check_callbacks(callbacks)
         network, identity = self.network, ModelIdentity(self.graph)
         if classes is not None and self.identity is not None:
             self.identity.check_structure()
@@ -230,6 +237,8 @@ class MIPIN(Explanation):
             folder = None
             if checkpoint is not None or replicas.hosts > 1:
                 header = self._header(fitted, budget, batches, identity)
+                if listed:  # they may stop a training
+                    header["callbacks"] = [type(callback).__name__ for callback in listed]
                 for key, value in header.items():
                     replicas.agree(key, json.dumps(value, sort_keys=True))
                 if checkpoint is not None:
@@ -240,7 +249,7 @@ class MIPIN(Explanation):
             with contextlib.nullcontext() if folder is None else folder:
                 fitting = Fitting(
                     network, batches, fitted, self._fit_options, verbose,
-                    memory=budget, checkpoint=folder, replicas=replicas,
+                    memory=budget, checkpoint=folder, replicas=replicas, callbacks=listed,
                 )  # fmt: skip
                 weights = fitting.run()
         try:
@@ -259,6 +268,21 @@ class MIPIN(Explanation):
             self.fit_report = sorted(lines, key=lambda line: (order[line["layer"]], line["class"]))
             self.network.weights = self.network.weights | weights
         return self
+
+    def _check_callbacks(self, callbacks: Any) -> list[keras.callbacks.Callback]:
+        listed = checked_callbacks(callbacks)
+        trained = self._fit_options.conv_solver == "trained"
+        if listed and not (trained and any(self.network.regression(node).trainable for node in self.network.learned)):
+            reason = (
+                "this model has no convolutions"
+                if trained
+                else f"{self._fit_options.conv_solver=}".split("_options.")[1]
+            )
+            raise ValueError(
+                f"expected callbacks= together with something to train, received {len(listed)} with {reason}, where "
+                "nothing is trained; leave them out, or take conv_solver='trained'"
+            )
+        return listed
 
     def _header(self, classes: list[int], memory: int, batches: Any, identity: ModelIdentity) -> dict[str, Any]:
         """What the numbers of a fit depend on."""

@@ -7,9 +7,10 @@ import json
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -24,7 +25,7 @@ from .checkpoint import Checkpoint
 from .members import Members
 from .samples import Draw, Samples, Unit
 from .segments import Segment
-from .training import TrainingBatch, train
+from .training import Schedule, TrainingBatch, train
 
 # With a smaller ridge the rounding of a float32 signal counts: it would be a direction of its own, which a regression
 # divides by. The default of 1e-3 damps it.
@@ -61,6 +62,7 @@ class Fitting:
             network makes of the data and the signals that wait.
         checkpoint: Where fitted nodes are written, and read back from.
         replicas: The devices and hosts that take part.
+        callbacks: For the trainings of ``conv_solver="trained"``.
 
     Raises:
         ValueError: If ``conv_solver="trained"`` is to be shared among replicas.
@@ -77,6 +79,7 @@ class Fitting:
         memory: int = 2 << 30,
         checkpoint: Checkpoint | None = None,
         replicas: Replicas | None = None,
+        callbacks: Sequence[keras.callbacks.Callback] = (),
     ):
         self.network = network
         self.batches = batches
@@ -86,6 +89,7 @@ class Fitting:
         self.memory = memory
         self.checkpoint = checkpoint
         self.replicas = replicas or Replicas()
+        self.callbacks = callbacks
         if options.conv_solver == "trained" and (self.replicas.count, self.replicas.hosts) != (1, 1):
             raise ValueError(
                 "conv_solver='trained' expected one device, as it goes through its batches one after the other, "
@@ -94,6 +98,7 @@ class Fitting:
             )
         self._weights: dict[int, dict[int, Weights]] = {c: {} for c in classes}
         self._lines: dict[tuple[int, int], dict[str, Any]] = {}
+        self._shows = True  # whether a pass shows its progress
         self.members = Members(network, batches, options.samples, self.replicas, self.passing, self.log)
     def run(self) -> dict[int, dict[int, Weights]]:
         """Fit every learned node of every class.
@@ -335,26 +340,28 @@ class Fitting:
     def _train(
         self, position: int, node: Node, inverse: LearnedInverse, classes: list[int], passing: list[int], load: Load
     ) -> None:
-        def each_batch() -> Iterator[TrainingBatch]:
+        def each_batch(wanted: list[int], show: bool) -> Iterator[TrainingBatch]:
+            self._shows = show
             for units in load():
                 for unit in units:
-                    for c in classes:
+                    for c in wanted:
                         part = self.samples.part(unit, c, position, self._weights[c])
-                        if part is None:
-                            continue
-                        # The batches of the data, in its order
-                        order = unit.order[part.rows]
-                        for low, high in zip(unit.bounds[:-1], unit.bounds[1:], strict=True):
-                            chosen = np.flatnonzero((order >= low) & (order < high))
-                            chosen = chosen[np.argsort(order[chosen])]
-                            if len(chosen):
-                                yield c, tf.gather(part.signal, chosen), tf.gather(part.target, chosen)
+                        if part is not None:
+                            # The batches of the data, in its order
+                            for chosen in unit.batches(part.rows):
+                                signal = tf.cast(tf.gather(part.signal, chosen), tf.float32)
+                                yield c, signal, tf.cast(tf.gather(part.target, chosen), tf.float32)
+            self._shows = True
 
         for units in load() if passing else ():
             for unit in units:
                 self._pass_by(position, passing, unit)
         options = self.options
-        found = train(inverse, classes, each_batch, epochs=options.epochs, seed=options.seed, log=self.log) if classes else {}
+        # An endless generator gives new samples in each epoch.
+        memory = 0 if self.batches.source_type == "generator" else self.memory
+        samples = {c: self.members.count(c) for c in classes}
+        schedule = Schedule(options.epochs, options.seed, self.callbacks, self.verbose)
+        found = train(inverse, samples, each_batch, schedule, memory=memory, log=self.log) if classes else {}
         for c, trained in found.items():
             if not trained.squares.samples:
                 raise self.members.none(c)
@@ -364,7 +371,7 @@ class Fitting:
 
     def passing(self) -> Iterator[np.ndarray]:
         """One pass over the data, with a progress bar: arrays ``(n, *input shape)``."""
-        progress = Progress(self.batches.steps, 1 if self.verbose == 1 and self.replicas.chief else 0)
+        progress = Progress(self.batches.steps, 1 if self._shows and self.verbose == 1 and self.replicas.chief else 0)
         for i, x in enumerate(self.batches):
             if self.checkpoint is not None:
                 self.checkpoint.touch()

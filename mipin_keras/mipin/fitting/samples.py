@@ -92,6 +92,14 @@ class Unit:
     forward_pass: ForwardPass | None = None
     walks: dict[int, Walk] = dataclasses.field(default_factory=dict)
 
+    def batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Some of the samples batch by batch of the data, in its order: their positions among ``rows``."""
+        order = self.order[rows]
+        for low, high in zip(self.bounds[:-1], self.bounds[1:], strict=True):
+            chosen = np.flatnonzero((order >= low) & (order < high))
+            if len(chosen):
+                yield chosen[np.argsort(order[chosen])]
+
 
 class Samples:
     """Streams the data of a fit to each learned node in turn.

@@ -1,20 +1,25 @@
-"""The paper's own way to fit a convolution's inverse: epochs of Adam on the mean squared error."""
+"""The paper's own way to fit a convolution's inverse: epochs of Adam on the mean squared error, by Keras' ``fit``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import NamedTuple
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ...data.progress import on_terminal
 from ..inverse import LearnedInverse
 from ..ridge import Squares
 
 #: A class, its signals at an inverse's output ``(n, *output_shape)`` and what they are to reconstruct, ``(n,
 #: *input_shape)``, both float32.
 TrainingBatch = tuple[int, tf.Tensor, tf.Tensor]
+#: Starts a pass over the data, given classes and whether to show its progress: each batch once for each class.
+EachBatch = Callable[[list[int], bool], Iterable[TrainingBatch]]
+_Pairs = Iterable[tuple[tf.Tensor, tf.Tensor]]
 
 
 class Trained(NamedTuple):
@@ -29,69 +34,164 @@ class Trained(NamedTuple):
     squares: Squares
 
 
+class Schedule(NamedTuple):
+    """How to train: the options of :class:`mipin_keras.mipin.MIPIN` of the same names.
+
+    Attributes:
+        epochs: How many passes to train for.
+        seed: Of the initial weights.
+        callbacks: Keras', for the training of each inverse and class.
+        verbose: 0 silent, 1 Keras' bars (a line an epoch where there is no
+            terminal), 2 a line an epoch.
+    """
+
+    epochs: int
+    seed: int
+    callbacks: Sequence[keras.callbacks.Callback] = ()
+    verbose: int = 0
+
+
 def train(
     inverse: LearnedInverse,
-    classes: list[int],
-    each_batch: Callable[[], Iterable[TrainingBatch]],
+    samples: dict[int, int],
+    each_batch: EachBatch,
+    schedule: Schedule,
     *,
-    epochs: int,
-    seed: int,
+    memory: int,
     log: Callable[[str], None],
 ) -> dict[int, Trained]:
-    """Train an inverse for several classes (section 6.1.2: E epochs).
+    """Train an inverse for several classes, one after the other (section 6.1.2: E epochs).
 
     The batches are the data's, in its order. The paper names neither the
     optimizer nor its rate; these are Keras' Adam as it comes, from the
-    initial weights of a Conv2DTranspose.
+    initial weights of a Conv2DTranspose. One Keras model serves all classes,
+    so that nothing is traced anew.
 
     Args:
         inverse: A trainable one.
-        classes: Those that the batches are of.
-        each_batch: Starts a pass over the data: each batch once a class.
-        epochs: How many passes to train for; one more measures the error.
-        seed: Of the initial weights.
+        samples: The classes, and how many samples each has.
+        each_batch: See :data:`EachBatch`.
+        schedule: See :class:`Schedule`.
+        memory: Bytes of signals and targets that may be kept. What does not
+            fit is made anew in each epoch.
         log: Says a line.
 
     Returns:
-        By class; one that no batch was of has ``squares`` of no samples.
+        By class; one without samples has ``squares`` of no samples.
     """
-    models = {c: _Trainee(inverse, seed + 1000003 * c) for c in classes}
-    for epoch in range(epochs):
-        losses = [float(models[c].fit(signal, x)) for c, signal, x in each_batch()]
-        if losses:
-            log(f"  epoch {epoch + 1} of {epochs}: mean squared error {np.mean(losses):.4g}")
-    squares = {c: Squares() for c in classes}
-    for c, signal, x in each_batch():
-        squares[c].update(x.numpy(), models[c].guess(signal).numpy())
-    return {c: Trained(models[c].weights, squares[c]) for c in classes}
+    trainee = _Trainee(inverse, schedule)
+    shapes = (inverse.output_shape, inverse.input_shape)
+    sizes = {c: 4 * count * sum(int(np.prod(shape)) for shape in shapes) for c, count in samples.items()}
+    found: dict[int, Trained] = {}
+    for group in _groups(sizes, memory):
+        kept: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = {c: [] for c in group}
+        fits = sizes[group[0]] <= memory
+        for c, signal, x in each_batch(group, True) if fits else ():
+            kept[c].append((signal, x))
+        for c in group:
+            if samples[c]:
+                log(f"  training class {c}")
+            found[c] = trainee.train(c, kept.pop(c) if fits else functools.partial(_again, each_batch, c), samples[c])
+    return found
+
+
+def _groups(sizes: dict[int, int], memory: int) -> Iterator[list[int]]:
+    """The classes in groups whose sizes fit in ``memory`` together; one that does not fit is a group of its own."""
+    group: list[int] = []
+    for c, size in sizes.items():
+        if group and sum(sizes[other] for other in group) + size > memory:
+            yield group
+            group = []
+        group.append(c)
+    if group:
+        yield group
+
+
+def _again(each_batch: EachBatch, c: int) -> _Pairs:
+    """The signals and targets of a class, made anew, in silence: an epoch shows Keras' own bar."""
+    return ((signal, x) for _, signal, x in each_batch([c], False))
 
 
 class _Trainee:
-    """One class' weights in training."""
+    """The Keras model of an inverse, trained for one class after the other."""
 
-    def __init__(self, inverse: LearnedInverse, seed: int):
-        initial = keras.initializers.GlorotUniform(seed=seed)
-        kernel, bias = inverse.weight_shapes
-        self._variables = [keras.Variable(initial(kernel)), keras.Variable(np.zeros(bias, np.float32))]
-        optimizer = keras.optimizers.Adam()
-        optimizer.build(self._variables)
+    def __init__(self, inverse: LearnedInverse, schedule: Schedule):
+        self._inverse, self._schedule = inverse, schedule
+        layer = inverse.keras_layer(f"inverse_of_{inverse.layer.name}")
+        self._model = keras.Sequential([keras.Input(inverse.output_shape, name="signal"), layer], name="inverse")
+        # Without XLA, which compiles for each batch size, and on CPUs is slow at convolutions.
+        self._model.compile(optimizer=keras.optimizers.Adam(), loss="mse", jit_compile=False)
+        self._model.optimizer.build(self._model.trainable_variables)
+        self._fresh = [np.asarray(keras.ops.convert_to_numpy(v)) for v in self._model.optimizer.variables]
         # Open in the batch axis, so that no batch size is traced twice.
-        spec = [tf.TensorSpec((None, *shape), tf.float32) for shape in (inverse.output_shape, inverse.input_shape)]
+        self._specs = tuple(tf.TensorSpec((None, *s), tf.float32) for s in (inverse.output_shape, inverse.input_shape))
+        guess = tf.function(self._model.call, input_signature=self._specs[:1], autograph=False)
+        self._guess: Callable = guess.get_concrete_function()
 
-        def guess(signal: tf.Tensor) -> tf.Tensor:
-            return inverse.source(signal, (), tuple(v.value for v in self._variables))
+    def train(self, neuron: int, pairs: list | Callable[[], _Pairs], samples: int) -> Trained:
+        """Train for a class from its initial weights, and measure the error of the last ones.
 
-        def fit(signal: tf.Tensor, x: tf.Tensor) -> tf.Tensor:
-            values = [v.value for v in self._variables]
-            with tf.GradientTape() as tape:
-                loss = tf.reduce_mean(tf.square(x - guess(signal)))
-            optimizer.apply(tape.gradient(loss, values), self._variables)
-            return loss
+        Args:
+            neuron: The class.
+            pairs: Its signals and targets, or a function that starts a pass
+                over them.
+            samples: How many it has.
+        """
+        kernel, bias = self._inverse.weight_shapes
+        initial = keras.initializers.GlorotUniform(seed=self._schedule.seed + 1000003 * neuron)
+        self._model.set_weights([initial(kernel), np.zeros(bias, np.float32)])
+        # The learning rate among them, which a callback may have changed.
+        for variable, value in zip(self._model.optimizer.variables, self._fresh, strict=True):
+            variable.assign(value)
+        squares = Squares()
+        if samples:
+            self._fit(pairs)
+            for signal, x in _passing(pairs):
+                squares.update(np.asarray(x), self._guess(signal).numpy())
+        return Trained(tuple(np.array(w) for w in self._model.get_weights()), squares)
 
-        # Traced here and now: TensorFlow warns of retracing where many functions come from one line.
-        self.fit: Callable = tf.function(fit, input_signature=spec, autograph=False).get_concrete_function()
-        self.guess: Callable = tf.function(guess, input_signature=spec[:1], autograph=False).get_concrete_function()
+    def _fit(self, pairs: list | Callable[[], _Pairs]) -> None:
+        failures: list[Exception] = []
 
-    @property
-    def weights(self) -> tuple[np.ndarray, ...]:
-        return tuple(np.asarray(keras.ops.convert_to_numpy(v)) for v in self._variables)
+        def rows() -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
+            try:
+                yield from _passing(pairs)
+            except Exception as problem:  # TensorFlow would hand on its text alone
+                failures.append(problem)
+                raise
+
+        dataset = tf.data.Dataset.from_generator(rows, output_signature=self._specs)
+        if isinstance(pairs, list):
+            dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(pairs)))
+        schedule = self._schedule
+        verbose = 2 if schedule.verbose == 1 and not on_terminal() else schedule.verbose
+        try:
+            self._model.fit(
+                dataset, epochs=schedule.epochs, callbacks=list(schedule.callbacks), verbose=verbose, shuffle=False
+            )
+        except Exception:
+            if failures:
+                raise failures[0] from None
+            raise
+
+
+def _passing(pairs: list | Callable[[], _Pairs]) -> _Pairs:
+    return pairs if isinstance(pairs, list) else pairs()
+
+
+def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
+    """``callbacks`` as a list; empty for None.
+
+    Raises:
+        TypeError: Unless it is one of Keras' callbacks or several.
+    """
+    if callbacks is None or isinstance(callbacks, keras.callbacks.Callback):
+        return [] if callbacks is None else [callbacks]
+    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
+    odd = [each for each in listed if not isinstance(each, keras.callbacks.Callback)]
+    if odd:
+        raise TypeError(
+            f"expected callbacks to be a list of keras.callbacks.Callback, received {odd[0]!r}; derive it from that "
+            "class"
+        )
+    return listed

@@ -6,6 +6,7 @@ import functools
 import math
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -14,6 +15,7 @@ from ...graph.model_graph import Step
 from ..inverse import LearnedInverse, Record, Weights, register_inverse
 from ..ridge import Regression, Ridge
 from .depthwise import ShiftedSums
+from .transposed import adjoint_layer
 
 
 class _Windowed(LearnedInverse):
@@ -21,7 +23,9 @@ class _Windowed(LearnedInverse):
 
     The reconstruction is linear in its kernel, which has the shape of the
     layer's own and is applied as the layer's adjoint: strides, padding,
-    dilation and groups are those of the layer.
+    dilation and groups are those of the layer. That is a transposed
+    convolution: in float32 a Keras layer, :attr:`template`, computes it, with
+    the weights of the class that is explained.
     """
 
     sampled = trainable = True
@@ -106,10 +110,37 @@ class _Windowed(LearnedInverse):
         targets = tf.transpose(tf.reshape(pixels, (rows, self.groups, made)), (1, 0, 2))
         return tf.reshape(split, (self.groups, rows, size * read)), targets
 
+    def keras_layer(self, name: str, **options: Any) -> keras.layers.Layer:
+        """A Keras layer of its own for this inverse: its weights are those of :attr:`weight_shapes`, in their order.
+
+        Args:
+            name: The layer's.
+            options: More options of it.
+
+        Returns:
+            ``Conv1DTranspose``, ``Conv2DTranspose`` or ``Conv3DTranspose``
+            where one has the geometry of the layer's adjoint, else one of
+            :mod:`mipin_keras.mipin.layers.transposed`; not yet built.
+        """
+        return adjoint_layer(self.layer, self.input_shape, self.output_shape, name=name, **options)
+
+    @functools.cached_property
+    def template(self) -> keras.layers.Layer:
+        """The Keras layer that computes every class' source signal: its weights are given with each call."""
+        # It is made while the walk is traced, and lies on the host: its own weights are never read.
+        with tf.init_scope():
+            layer = self.keras_layer("inverse", kernel_initializer="zeros")
+            with tf.device("CPU:0"):
+                layer.build((None, *self.output_shape))
+        return layer
+
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return linear.adjoint(self.layer, signal, weights[0], self.input_shape)
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        if signal.dtype == tf.float32:
+            found, _ = self.template.stateless_call(list(weights), [], signal)
+            return found
         return self.attribution(signal, record, weights) + weights[1]
 
 

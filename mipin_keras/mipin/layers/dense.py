@@ -52,6 +52,14 @@ class DenseInverse(LearnedInverse):
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:
         return kernel[0], bias[0]
 
+    def keras_layer(self, name: str) -> keras.layers.Layer:
+        """A ``Dense`` for this inverse, not yet built: its weights are those of :attr:`weight_shapes`, in their order.
+
+        Args:
+            name: The layer's.
+        """
+        return keras.layers.Dense(self.weight_shapes[0][1], dtype="float32", name=name)
+
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return multiplied(signal, weights[0])
 
