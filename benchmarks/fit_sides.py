@@ -93,8 +93,8 @@ def compare(args: argparse.Namespace) -> None:
     if not rows:
         asked = " ".join(map(_memory, args.fit_memory))
         raise ValueError(
-            f"expected a case that is fitted with --fit-memory {asked}, received {', '.join(names)}; name another case, "
-            "or leave the option out"
+            f"expected a case that is fitted with --fit-memory {asked}, received {', '.join(names)}; name another, or "
+            "leave the option out"
         )
     print("\n" + report.table(HEADER, rows))
 
