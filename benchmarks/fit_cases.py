@@ -16,7 +16,6 @@ from reproduce_paper import arguments, data, ilsvrc, models
 
 from .processes import forget_peak, peak_memory
 
-BATCH = 32
 #: GiB that a fit may take, beside the package's own default.
 LARGE_MEMORY = 8.0
 
@@ -40,6 +39,7 @@ class Case(NamedTuple):
             CPU seconds that the fit may take, in multiples of version 0.1's.
         files: What ``load`` needs of ``--data-dir``, a path or several that
             it may have there.
+        batch: Samples a batch.
         threads: Of NumPy and TensorFlow each; None for one a core.
         seconds: The wall time that the fit may take on two cores.
         before: Whether the other package is timed too.
@@ -51,6 +51,7 @@ class Case(NamedTuple):
     input_layer: str | None = None
     at_most: dict[float | None, float | None] = {None: None}
     files: tuple[tuple[str, ...], ...] = ()
+    batch: int = 32
     threads: int | None = 1
     seconds: float | None = None
     before: bool = True
@@ -112,7 +113,7 @@ def photographs(
         chosen = ilsvrc.validation(found(args.data_dir, PHOTOGRAPHS)).evenly(count)
         x = np.empty((len(chosen.paths), *model.input_shape[1:]), np.float32)  # filled in place: held once
         start = 0
-        for batch in chosen.batches(BATCH):
+        for batch in chosen.batches(32):
             pixels = tf.image.resize(batch.pixels(), model.input_shape[1:3]).numpy()
             x[start : start + len(pixels)] = inputs(pixels)
             start += len(pixels)
@@ -153,7 +154,7 @@ CASES = {
         photographs(LITE0, 200, lite0_inputs), [0, 1], "block10_add", {None: 0.06, LARGE_MEMORY: 0.12},
         (LITE0, PHOTOGRAPHS),
     ),
-    "resnet50-pixels": Case(resnet50, [0], at_most={None: 0.04, LARGE_MEMORY: 0.42}),
+    "resnet50-pixels": Case(resnet50, [0], at_most={None: 0.04, LARGE_MEMORY: 0.42}, batch=4),
     "lite0-head": Case(
         photographs(LITE0, 1000, lite0_inputs), None, "top_relu", {None: 0.60}, (LITE0, PHOTOGRAPHS), predict=True
     ),
@@ -207,7 +208,7 @@ def measure(package: Any, name: str, memory: float | None, args: argparse.Namesp
     options = {} if memory is None else {"memory": memory}
     before = forget_peak()
     cpu, wall = time.process_time(), time.perf_counter()
-    analyzer.fit(x, batch_size=BATCH, **options)
+    analyzer.fit(x, batch_size=case.batch, **options)
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
     above = max(0, peak_memory() - before)
     return {
@@ -218,13 +219,13 @@ def measure(package: Any, name: str, memory: float | None, args: argparse.Namesp
         "wall": wall,
         "above": above,
         "errors": [[entry["layer"], entry["class"], float(entry["relative"])] for entry in analyzer.fit_report],
-        "predict": _predict(model, x) if case.predict else None,
+        "predict": _predict(model, x, case.batch) if case.predict else None,
     }
 
 
-def _predict(model: keras.Model, x: np.ndarray) -> float:
+def _predict(model: keras.Model, x: np.ndarray, batch: int) -> float:
     """CPU seconds of ``model.predict``, without its tracing."""
-    model.predict(x[:BATCH], batch_size=BATCH, verbose=0)
+    model.predict(x[:batch], batch_size=batch, verbose=0)
     start = time.process_time()
-    model.predict(x, batch_size=BATCH, verbose=0)
+    model.predict(x, batch_size=batch, verbose=0)
     return time.process_time() - start

@@ -116,8 +116,8 @@ def _measured(
 
 def _words(name: str, one: dict[str, Any]) -> str:
     case = fit_cases.CASES[name]
-    words = f"{one['about']}, {one['samples']:,} samples, classes {one['classes']:,}, down to "
-    words += case.input_layer or "the pixels"
+    words = f"{one['about']}, {one['samples']:,} samples in batches of {case.batch}, "
+    words += f"classes {one['classes']:,}, down to {case.input_layer or 'the pixels'}"
     return words if case.threads else words + f", threads as many as cores ({os.cpu_count()})"
 
 

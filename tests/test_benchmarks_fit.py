@@ -70,7 +70,7 @@ def test_both_packages_fit_in_turns_and_each_setting_of_memory_has_a_row(monkeyp
     assert all(environment["TF_NUM_INTRAOP_THREADS"] == "1" for _, environment in started)
     printed = capsys.readouterr().out
     assert printed.startswith("`python -m benchmarks fit --cases small --against DIR --rounds 2 --seed 3` (")
-    assert "small: a small CNN, 40 samples, classes 2, down to the pixels" in printed
+    assert "small: a small CNN, 40 samples in batches of 32, classes 2, down to the pixels" in printed
     assert "small: predict alone, in the process of 'now': " in printed
     rows = last_row(printed, "small")[-2:]
     assert [row[1] for row in rows] == ["default", "8"] and [row[5] for row in rows] == ["0.5", "0.7"]
@@ -152,10 +152,10 @@ def test_the_fit_alone_is_measured(monkeypatch, memory):
             np.ones(256 * processes.MIB, np.uint8)
             return Analyzer()
 
-    monkeypatch.setitem(CASES, "small", Case(small, [3, 1], "conv", {None: 0.5}))
+    monkeypatch.setitem(CASES, "small", Case(small, [3, 1], "conv", {None: 0.5}, batch=16))
     found = fit_cases.measure(Package, "small", memory, OPTIONS)
     assert asked["made"] == ("mipin", {"classes": [3, 1], "input_layer": "conv", "seed": 3, "verbose": 0})
-    assert asked["fit"] == ((40, 6, 6, 1), {"batch_size": 32} | ({} if memory is None else {"memory": memory}))
+    assert asked["fit"] == ((40, 6, 6, 1), {"batch_size": 16} | ({} if memory is None else {"memory": memory}))
     assert json.loads(json.dumps(found))["errors"] == [["conv", 1, 0.5]]
     assert (found["samples"], found["classes"], found["predict"]) == (40, 2, None)
     if os.access("/proc/self/clear_refs", os.W_OK):
