@@ -26,8 +26,9 @@ def main(argv: list[str] | None = None) -> int:
         module.add_arguments(command)
     args = parser.parse_args(argv)
     if getattr(args, "memory_of", None) is None:
+        shown = ["DIR" if i and argv[i - 1] == "--against" else word for i, word in enumerate(argv)]
         versions = ", ".join(f"{key} {value}" for key, value in report.environment().items())
-        print(f"`{report.command_line('python -m benchmarks', argv)}` ({versions})\n", flush=True)
+        print(f"`{report.command_line('python -m benchmarks', shown)}` ({versions})\n", flush=True)
     BENCHMARKS[args.benchmark].run(args)
     return 0
 

@@ -19,18 +19,23 @@ from .timing import interleaved, ratio
 HEADER = ["model, batch", "method", "ms", "ms before", "ratio", "range"]
 
 
+def check(path: pathlib.Path) -> None:
+    """Raise FileNotFoundError if there is no package in the folder ``path``."""
+    if not (path / "__init__.py").is_file():
+        raise FileNotFoundError(
+            f"expected the folder of another mipin_keras, received {path}, without __init__.py; give the folder that "
+            "holds it"
+        )
+
+
 def package_at(path: pathlib.Path) -> Any:
     """The package in the folder ``path``, imported under a name of its own.
 
     Raises:
         FileNotFoundError: If there is none.
     """
+    check(path)
     start = path / "__init__.py"
-    if not start.is_file():
-        raise FileNotFoundError(
-            f"expected the folder of another mipin_keras, received {path}, without __init__.py; give the folder that "
-            "holds it"
-        )
     spec = importlib.util.spec_from_file_location("mipin_keras_before", start, submodule_search_locations=[str(path)])
     if spec is None or spec.loader is None:
         raise FileNotFoundError(f"expected the folder of another mipin_keras, received {path}; give a package's folder")

@@ -1,4 +1,4 @@
-"""Fitting MIP-IN: the closed form against the paper's epochs of training, and what memory a fit takes."""
+"""Fitting MIP-IN: the closed form against the paper's training, what memory a fit takes, and the time of large fits."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import mipin_keras
 from mipin_keras.metrics import completeness
 from reproduce_paper import arguments, data, models, report
 
+from . import fit_sides
 from .processes import MIB, in_own_process, peak_memory
 
 MEMORY_SAMPLES = (5000, 50000)
@@ -29,12 +30,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--unit", type=int, default=0, help="the class to fit")
     parser.add_argument("--memory", action="store_true", help="peak memory on 5,000 and on 50,000 samples instead")
     parser.add_argument("--memory-of", type=int, help=argparse.SUPPRESS)
+    fit_sides.add_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> None:
     """Run the benchmark that the arguments ask for."""
     if args.memory_of is not None:
         print(json.dumps(_fit(args.memory_of, args.seed)))
+    elif args.case_of is not None:
+        fit_sides.measure(args)
+    elif args.cases is not None:
+        fit_sides.compare(args)
     elif args.memory:
         _memory(args)
     else:

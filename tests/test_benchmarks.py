@@ -3,9 +3,12 @@
 import contextlib
 import io
 import json
+import os
 import pathlib
 import re
+import resource
 import subprocess
+import sys
 
 import keras
 import numpy as np
@@ -21,7 +24,7 @@ def in_this_process(monkeypatch):
     """What would run in a process of its own runs here, without the seconds that importing TensorFlow takes."""
     started = []
 
-    def output_of(argv):
+    def output_of(argv, environment=None):
         started.append(argv)
         printed = io.StringIO()
         with contextlib.redirect_stdout(printed):
@@ -73,10 +76,37 @@ def test_a_process_of_its_own():
     assert "invalid int value: 'many'" in failed.value.stderr and failed.value.__notes__ == [failed.value.stderr]
 
 
-@pytest.mark.skipif(not pathlib.Path("/proc/self/status").exists(), reason="only Linux tells the peak there")
 def test_peak_memory_counts_bytes():
-    peak = re.search(r"VmHWM:\s+(\d+) kB", pathlib.Path("/proc/self/status").read_text())
-    assert processes.peak_memory() == pytest.approx(1024 * int(peak[1]), rel=0.01)
+    before = processes.forget_peak()
+    held = np.ones(64 * processes.MIB, np.uint8)
+    assert before + 60 * processes.MIB < processes.peak_memory() < before + 128 * processes.MIB
+    del held
+    assert before + 60 * processes.MIB < processes.peak_memory()
+
+
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="only Linux forgets a peak")
+def test_a_peak_is_forgotten():
+    held = np.ones(256 * processes.MIB, np.uint8)
+    del held
+    peak = processes.peak_memory()
+    assert processes.forget_peak() < peak - 200 * processes.MIB > processes.peak_memory()
+
+
+def test_the_peak_where_the_system_does_not_forget_it(monkeypatch, tmp_path):
+    """As on macOS, which has none of the two files."""
+    monkeypatch.setattr(processes, "_STATUS", tmp_path / "status")
+    monkeypatch.setattr(processes, "_FORGET", tmp_path / "folder" / "clear_refs")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    assert processes.forget_peak() == processes.peak_memory() == peak
+
+
+def test_the_threads_of_a_process_of_its_own(monkeypatch):
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "0")
+    one, any_number = processes.with_threads(1), processes.with_threads(None)
+    assert [one[name] for name in processes.THREADS] == ["1"] * 4
+    assert not set(processes.THREADS) & set(any_number)
+    assert one["TF_ENABLE_ONEDNN_OPTS"] == any_number["TF_ENABLE_ONEDNN_OPTS"] == "0"
 
 
 def test_analyze_times_each_method_on_each_model(monkeypatch, capsys):
