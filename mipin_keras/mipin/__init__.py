@@ -2,11 +2,13 @@
 
 from .analyzer import MIPIN, TrainedMIPIN
 from .inverse import Inverse, LearnedInverse, register_inverse
+from .inverse_model import InverseModel
 from .layers import affine, conv, dense, normalization, pooling, structural  # each registers its inverses
 
 __all__ = [
     "MIPIN",
     "Inverse",
+    "InverseModel",
     "LearnedInverse",
     "TrainedMIPIN",
     "affine",
