@@ -10,12 +10,13 @@ from .cli import _safe_path  # noqa: F401 # isort: skip - before anything that i
 from ._version import __version__
 from .analyzer import Analyzer, LayerExplanation
 from .checks import NotFittedError
-from .mipin import Inverse, LearnedInverse, MaxSwitches, MaxUnpooling, register_inverse
+from .mipin import Inverse, InverseModel, LearnedInverse, MaxSwitches, MaxUnpooling, register_inverse
 from .registry import analyzers, create_analyzer, load_analyzer, options_of, register_with_innvestigate
 
 __all__ = [
     "Analyzer",
     "Inverse",
+    "InverseModel",
     "LayerExplanation",
     "LearnedInverse",
     "MaxSwitches",

@@ -2,12 +2,14 @@
 
 from .analyzer import MIPIN, TrainedMIPIN
 from .inverse import Inverse, LearnedInverse, register_inverse
+from .inverse_model import InverseModel
 from .layers import affine, conv, dense, normalization, pooling, structural  # each registers its inverses
 from .layers.unpooling import MaxSwitches, MaxUnpooling
 
 __all__ = [
     "MIPIN",
     "Inverse",
+    "InverseModel",
     "LearnedInverse",
     "MaxSwitches",
     "MaxUnpooling",

@@ -21,6 +21,7 @@ from .fitting.checkpoint import FORMAT, Checkpoint
 from .fitting.loop import Fitting, Options
 from .fitting.measuring import measure
 from .fitting.training import checked_callbacks
+from .inverse_model import network_of
 from .network import InverseNetwork
 
 SAMPLES = ("all", "class")
@@ -129,13 +130,7 @@ class MIPIN(Explanation):
 
     def _new_network(self) -> InverseNetwork:
         """The inverse of the model as it is now: some of its inverses are made of the model's weights."""
-        options = self.options
-        masks = options["mask_input"]
-        if masks is None:
-            masks = options["forward_relu"] and options["input_layer"] is not None
-        return InverseNetwork(
-            self.graph, self.start, forward_relu=options["forward_relu"], mask_input=masks, merge=options["merge"]
-        )
+        return network_of(self.graph, self.options)
 
     def _check_classes(self, classes: Any) -> list[int]:
         if classes is None:

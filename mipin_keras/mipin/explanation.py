@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,7 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from ..analyzer import MEMORY, Analyzer
-from ..checks import NotFittedError, not_fitted
+from ..checks import NotFittedError, index, not_fitted, one_of
+from ..saving import fingerprint, probe
+from ..saving.identity import ModelIdentity
+from .inverse_model import STRUCTURAL, InverseModel, masked_tensors
 from .network import ForwardPass, InverseNetwork
 
 Found = dict[int, tf.Tensor]
@@ -60,12 +64,9 @@ class Explanation(Analyzer):
     def _analyze_layers(
         self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
     ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
-        # What an analyzer that stops at a layer masks there.
-        masks = {n for n in tensor_ids.values() if n != self.graph.input} if self.options["forward_relu"] else set()
-        if self.options["mask_input"] is not None:
-            masks = set(tensor_ids.values()) if self.options["mask_input"] else set()
-        forward_pass, shares = self._forward_pass(x, neuron_selection, masks)
         keep = set(tensor_ids.values())
+        masks = masked_tensors(self.graph, self.options, keep)
+        forward_pass, shares = self._forward_pass(x, neuron_selection, masks)
         attributions, sources = (
             self._attributions(forward_pass, shares, keep),
             self._sources(forward_pass, shares, keep),
@@ -110,12 +111,15 @@ class Explanation(Analyzer):
         shares = self.select(forward_pass.logits.numpy(), neuron_selection)
         missing = sorted(set(np.flatnonzero(shares.any(axis=0)).tolist()) - set(self.network.weights))
         if missing:
-            raise NotFittedError(
-                f"expected classes that are fitted, {sorted(self.network.weights)}, received classes {missing}, which "
-                "were not fitted; fit(X, classes=...) adds them, or select a fitted one with "
-                "neuron_selection_mode='index'"
-            )
+            raise self._class_not_fitted(missing)
         return forward_pass, shares
+
+    def _class_not_fitted(self, missing: list[int]) -> NotFittedError:
+        return NotFittedError(
+            f"expected classes that are fitted, {sorted(self.network.weights)}, received classes {missing}, which "
+            "were not fitted; fit(X, classes=...) adds them, or select a fitted one with "
+            "neuron_selection_mode='index'"
+        )
 
     def _gather(
         self, forward_pass: ForwardPass, shares: np.ndarray, explain: Callable[..., Found]
@@ -136,6 +140,118 @@ class Explanation(Analyzer):
     def _need_fit(self) -> None:
         if not self.fitted:
             raise not_fitted(self.name)
+
+    # The inverse as a Keras model
+
+    def inverse_model(self, unit: int, outputs: str | None = None) -> InverseModel:
+        """The inverse of one class as a Keras model, which shows, saves and trains as any other.
+
+        ``inverse_model(unit)(x)`` is ``source_signal(x)`` of this class, to
+        rounding. Its layers are the explained model as one, not trainable,
+        and one for each step that is inverted, named after it, such as
+        ``"conv_inverse"``. Its weights are copies of the analyzer's; those
+        of the explained model are the model's own. It is loaded again by
+        ``keras.models.load_model`` where ``mipin_keras`` is imported, and the
+        module that registers inverses of your own.
+
+        Args:
+            unit: A fitted class.
+            outputs: None for the source signal where the explanation ends;
+                ``"all"`` for a dict of those at every layer on the way, by
+                the names that :meth:`analyze_layers` gives.
+
+        Raises:
+            NotFittedError: Before a fit, for a class that was not fitted, and
+                if the model has changed since.
+            ValueError: If there is no such class; for other ``outputs``.
+        """
+        unit = self._fitted_unit(unit)
+        outputs = one_of("outputs", outputs, (None, "all"))
+        model = InverseModel(self.graph.model, unit, self.options, outputs)
+        model.set_inverse_weights(self.network.weights[unit])
+        return model
+
+    def set_inverse(self, unit: int, model: InverseModel) -> None:
+        """Take over the inverse of a class from a model of :meth:`inverse_model`, such as after training it.
+
+        The errors of that class in ``fit_report`` become NaN where the weights
+        are not those of the fit: they were not measured.
+        :meth:`MIPIN.reconstruction_errors` measures them.
+
+        Args:
+            unit: The class, which must be fitted.
+            model: From :meth:`inverse_model` of the same class, of this
+                analyzer or one of the same model and options; or loaded.
+
+        Raises:
+            NotFittedError: As :meth:`inverse_model`.
+            TypeError: If ``model`` is no inverse model.
+            ValueError: If it is of another class, other options or another
+                model, or its weights are not finite or were given other
+                shapes. Nothing has changed then.
+        """
+        unit = self._fitted_unit(unit)
+        if not isinstance(model, InverseModel):
+            raise TypeError(
+                f"expected an inverse model, received {type(model).__module__}.{type(model).__name__}; give one that "
+                "inverse_model(unit) made"
+            )
+        if differing := self._differing(unit, model):
+            raise ValueError(
+                f"expected an inverse model of class {unit} of this analyzer, received another "
+                f"({'; '.join(differing)}); give one that inverse_model({unit}) of this analyzer made"
+            )
+        found = model.inverse_weights()
+        shapes = {node.index: tuple(self.network.regression(node).weight_shapes) for node in self.network.learned}
+        odd = [node.name for node in self.network.learned
+               if tuple(w.shape for w in found[node.index]) != shapes[node.index]]  # fmt: skip
+        if odd:
+            raise ValueError(
+                f"expected the layers of an inverse model as inverse_model({unit}) makes them, received other weights "
+                f"in those of {odd}; train them without changing what they are made of"
+            )
+        odd = [node.name for node in self.network.learned if not all(np.isfinite(w).all() for w in found[node.index])]
+        if odd:
+            raise ValueError(
+                f"expected finite weights, received NaN or infinity in the inverses of {odd}; train anew with a "
+                "smaller learning rate"
+            )
+        old = self.network.weights[unit]
+        changed = any(
+            not np.array_equal(w, kept) for index, ws in found.items() for w, kept in zip(ws, old[index], strict=True)
+        )
+        self.network.weights = self.network.weights | {
+            unit: {index: tuple(tf.constant(w, tf.float32) for w in ws) for index, ws in found.items()}
+        }
+        if changed:
+            unknown = dict.fromkeys(("mse", "relative"), math.nan)
+            self.fit_report = [line | unknown if line["class"] == unit else line for line in self.fit_report]
+
+    def _fitted_unit(self, unit: int) -> int:
+        self._need_fit()
+        unit = index("unit", unit, self.graph.neurons)
+        if self.identity is not None:
+            self.identity.check_structure()
+        if unit not in self.network.weights:
+            raise self._class_not_fitted([unit])
+        return unit
+
+    def _differing(self, unit: int, model: InverseModel) -> list[str]:
+        """What differs between an inverse model of this analyzer and the one given, in words."""
+        given = model.structural_options
+        clauses = [f"it is of class {model.unit}"] if model.unit != unit else []
+        clauses += [
+            f"it has {key}={given[key]!r}, the analyzer {self.options[key]!r}"
+            for key in STRUCTURAL
+            if given[key] != self.options[key]
+        ]
+        if self.identity is not None and model.network.graph.model is not self.graph.model:
+            other = ModelIdentity(model.network.graph)
+            found = fingerprint.differences(self.identity.fingerprint, other.fingerprint)
+            if not found and not probe.agree(self.identity.probe, other.probe):
+                found = ["it computes something else on the same input"]
+            clauses += [f"of the explained model: {clause}" for clause in found]
+        return clauses
 
     # Files
 

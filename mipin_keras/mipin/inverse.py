@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from ..graph import activations, step_types
 from ..graph.model_graph import Step
+from .inverse_layer import InverseLayer
 from .ridge import Regression
 
 Record = tuple[tf.Tensor, ...]
@@ -83,6 +84,20 @@ class Inverse:
     def attribution(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         """The same without the bias: the linear part of :meth:`source` (Algorithm 1, line 12)."""
         return self.source(signal, record, weights)
+
+    def keras_layer(self, name: str) -> keras.layers.Layer:
+        """A fresh Keras layer that does what :meth:`source` does, for ``MIPIN.inverse_model``.
+
+        It is called as ``layer(signal, *record)`` with float32 signals, a list
+        of them where several meet, and gives the signal at the input; for a
+        step that merges several tensors a list, one for each of those that
+        :meth:`carries` does not leave out. Its weights are those of the
+        inverse, in their order and of their shapes, float32.
+
+        Args:
+            name: The layer's name.
+        """
+        return InverseLayer(self, name)
 
 
 class LearnedInverse(Inverse):

@@ -140,8 +140,6 @@ def test_a_rescaled_input_is_explained_in_its_own_units():
     plain.set_weights(scaled.get_weights())
     x = samples((6,), 40)
     y = (0.2 * x + 1).astype("float32")
-    found, wanted = (
-        mipin_keras.create_analyzer("mipin", m, verbose=0).fit(z) for m, z in ((scaled, x), (plain, y))
-    )
+    found, wanted = (mipin_keras.create_analyzer("mipin", m, verbose=0).fit(z) for m, z in ((scaled, x), (plain, y)))
     np.testing.assert_allclose(found.analyze(x), wanted.analyze(y) / 0.2, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(found.source_signal(x), (wanted.source_signal(y) - 1) / 0.2, rtol=1e-4, atol=1e-4)
