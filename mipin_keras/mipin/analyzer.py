@@ -256,10 +256,10 @@ class MIPIN(Explanation):
             ) from problem
         if classes is None or self.identity is None:
             self.network, self.identity = network, identity
-            self.network.weights, self.fit_report = weights, fitting.report
+            self.network.weights, self.fit_report = weights, fitting.results.report
         else:
             order = {node.name: position for position, node in enumerate(self.network.learned)}
-            lines = [line for line in self.fit_report if line["class"] not in weights] + fitting.report
+            lines = [line for line in self.fit_report if line["class"] not in weights] + fitting.results.report
             self.fit_report = sorted(lines, key=lambda line: (order[line["layer"]], line["class"]))
             self.network.weights = self.network.weights | weights
         return self

@@ -142,9 +142,7 @@ class LearnedInverse(Inverse):
         """
         raise NotImplementedError
 
-    def add_rows(
-        self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> None:
+    def add_rows(self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> None:
         """Add the rows of some samples to what :meth:`regression` gave; override it where that is faster than rows."""
         sums.update(*self.design(signal, x, positions, record))
 

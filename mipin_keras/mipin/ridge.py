@@ -19,6 +19,16 @@ BLOCK_BYTES = 64 << 20
 _FEWEST_ROWS = 1024
 
 
+def refused(features: int, rows: int, ridge: float) -> ValueError:
+    """The error for rows that do not determine a regression."""
+    if not rows:
+        return ValueError("expected rows to fit an inverse from, received none; give more samples or larger rows=")
+    return ValueError(
+        f"expected features that determine an inverse, received {features} features over {rows} rows, which do not "
+        f"determine it with ridge={ridge}; give a larger ridge (the paper's is 1e-3) or more samples"
+    )
+
+
 class Regression:
     """min ||T - (F W + b)||² + ridge ||W||² over rows that come in pieces (Eq. 6 of the paper).
 
@@ -65,15 +75,11 @@ class Regression:
         """
         rows = self._exchanged.rows if self._exchanged else self.rows
         if not rows:
-            raise ValueError("expected rows to fit an inverse from, received none; give more samples or larger rows=")
+            raise refused(self.sizes[1], rows, ridge)
         try:
             return self._solved(ridge, dtype)
         except UndeterminedError:
-            raise ValueError(
-                f"expected features that determine an inverse, received {self.sizes[1]} features over {rows} rows, "
-                f"which do not determine it with ridge={ridge}; give a larger ridge (the paper's is 1e-3) or more "
-                "samples"
-            ) from None
+            raise refused(self.sizes[1], rows, ridge) from None
 
     def _solved(self, ridge: float, dtype: Any) -> Solution:
         return solve(self._exchanged or self.moments(), ridge, dtype)
@@ -242,8 +248,12 @@ class ChannelRidge(Regression):
         self.sizes = (channels, features, 1)
         self._rows = 0
         self._shifts: tuple[Any, Any] | None = None
-        self._gram: Any = None
-        self._cross = self._squares = self._features = self._targets = self._gram
+        # By features, or pairs of them.
+        self._gram: dict[Any, Any] | None = None
+        self._cross: dict[Any, Any] | None = None
+        self._features: dict[Any, Any] | None = None
+        self._squares: Any = None
+        self._targets: Any = None
 
     @property
     def rows(self) -> int:
@@ -268,7 +278,7 @@ class ChannelRidge(Regression):
 
     def moments(self) -> Moments:
         channels, count, _ = self.sizes
-        if self._shifts is None:
+        if self._shifts is None or self._gram is None or self._cross is None or self._features is None:
             zeros = [np.zeros((channels, *shape)) for shape in ((count,), (1,), (count, count), (count, 1), (1,))]
             return Moments(0, *zeros)
         gram = np.empty((channels, count, count))

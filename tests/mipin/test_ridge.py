@@ -194,7 +194,9 @@ def test_features_that_determine_nothing_are_refused_without_a_ridge(kind, seed)
     sums = streamed(f, t, [f.shape[1]])
     with pytest.raises(ValueError, match=r"5 features over \d+ rows.*ridge=0.*larger ridge"):
         sums.solve(0.0)
-    found = streamed(f, t, [f.shape[1]]).solve(1e-3)  # with one, there is an answer; inv() of the normal equations is too coarse for it
+    found = streamed(f, t, [f.shape[1]]).solve(
+        1e-3
+    )  # with one, there is an answer; inv() of the normal equations is too coarse for it
     kernel, bias = least_squares(f[0], t[0], 1e-3)
     assert close(found.kernel[0], kernel, 1e-6) and close(found.bias[0], bias, 1e-6)
 

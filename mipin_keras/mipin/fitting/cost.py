@@ -81,7 +81,7 @@ class Plan(NamedTuple):
         return self.network.learned[position - 1] if position else None
 
     def _work(self, first: Node | None, last: Node | None) -> float:
-        """Multiplications for one sample of the steps from one node to before another, or from the output to the input."""
+        """Multiplications for one sample of the steps from one node to before another; None for all of them."""
         low = 0 if first is None else self.network.position(first)
         high = len(self.network.nodes) if last is None else self.network.position(last)
         steps = (node.step for node in self.network.nodes[low:high])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import functools
-import json
 import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,20 +17,21 @@ from ...data.batches import Batches
 from ...data.distribute import Replicas
 from ...data.progress import Progress
 from ..inverse import LearnedInverse, Weights
-from ..inverse_graph import Node
 from ..network import InverseNetwork
 from . import cost
 from .checkpoint import Checkpoint
+from .learning import Learner, Task
 from .members import Members
-from .samples import Draw, Samples, Unit
+from .results import Results
+from .resuming import take_up
+from .samples import Draw, Samples
 from .segments import Segment
-from .training import Schedule, TrainingBatch, train
+from .training import Schedule, passes_of
+from .unit import Unit
 
 # With a smaller ridge the rounding of a float32 signal counts: it would be a direction of its own, which a regression
 # divides by. The default of 1e-3 damps it.
 WALK_IN_FLOAT64_BELOW = 1e-5
-
-Load = Callable[[], Iterable[list[Unit]]]
 
 
 class Options(NamedTuple):
@@ -96,10 +96,11 @@ class Fitting:
                 f"received {self.replicas.count * self.replicas.hosts} replicas; fit outside of the strategy's scope, "
                 "or take conv_solver='closed_form'"
             )
-        self._weights: dict[int, dict[int, Weights]] = {c: {} for c in classes}
-        self._lines: dict[tuple[int, int], dict[str, Any]] = {}
-        self._shows = True  # whether a pass shows its progress
         self.members = Members(network, batches, options.samples, self.replicas, self.passing, self.log)
+        self.results = Results(network, self.members, classes, self.log if verbose == 2 else None)
+        self._shows = True  # whether a pass shows its progress
+        self._counted: np.ndarray = self.members.none_of_any_class()
+
     def run(self) -> dict[int, dict[int, Weights]]:
         """Fit every learned node of every class.
 
@@ -114,8 +115,7 @@ class Fitting:
         self._take_up()
         if self.batches.samples is None:
             self.log("counting the samples")
-            for _ in self.passing():
-                pass
+            self._read()
         options = self.options
         self.samples = Samples(
             self.network, self.passing, self.members, self.classes, self._draw,
@@ -123,61 +123,76 @@ class Fitting:
             dtype=tf.float64 if options.ridge < WALK_IN_FLOAT64_BELOW else tf.float32,
             carried=self.batches.source_type != "generator",
         )  # fmt: skip
-        plan = self._plan()
-        if any(map(self._missing, range(len(self.network.learned)))):
+        learner, plan = Learner(self.samples, self.results, self.replicas), self._plan()
+        count = len(self.network.learned)
+        if any(map(self.results.missing, range(count))):
             times = "once" if plan.passes == 1 else f"about {plan.passes:,} times"
             self.log(f"{plan.size} to learn, passing over the data {times}")
         for segment in self.samples.segments:
-            if any(map(self._missing, range(segment.first, len(self.network.learned)))):
-                self._learn_segment(segment, plan)
+            if any(map(self.results.missing, range(segment.first, count))):
+                self._learn_segment(learner, segment, plan)
         self._warn_of_little()
-        return self._weights
+        return self.results.weights
 
-    def _missing(self, position: int) -> list[int]:
-        """The classes that a learned node has no weights of yet."""
-        node = self.network.learned[position]
-        return [c for c in self.classes if node.index not in self._weights[c]]
+    def _take_up(self) -> None:
+        """Take over what the checkpoint holds."""
+        if self.checkpoint is None:
+            return
+        about = self.network, self.results, self.batches, self.members, self.replicas
+        if take_up(self.checkpoint, *about, self.log) and not any(
+            map(self.results.missing, range(len(self.network.learned)))
+        ):
+            self.log("all was learned before; reading the data once to see that they are the same")
+            self._read()
 
-    def _learn_segment(self, segment: Segment, plan: cost.Plan) -> None:
+    def _read(self) -> None:
+        for _ in self.passing():
+            pass
+
+    def _learn_segment(self, learner: Learner, segment: Segment, plan: cost.Plan) -> None:
         """Fit the nodes of a segment; where all of them are fitted, carry the signals on."""
         start = time.monotonic()
         units: list[list[Unit]] = []
-        kept = segment.kept or not any(map(self._missing, range(segment.first, segment.last)))
+        kept = segment.kept or not any(map(self.results.missing, range(segment.first, segment.last)))
         if kept:
             for each in self.samples.load(segment):
                 units.append(each)
-                self._count(each, last=False)
-            self._count([], last=True)
+                self._count(each)
+            self._count(None)
         for position in range(segment.first, segment.last):
-            node, classes = self.network.learned[position], self._missing(position)
-            load: Load = (lambda: units) if kept else functools.partial(self._load, segment)
+            node, classes = self.network.learned[position], self.results.missing(position)
             if classes:
                 self.log(f"layer {node.name} ({position + 1} of {len(self.network.learned)})")
-            self._learn(position, node, classes, load)
+            load = (lambda show: units) if kept else functools.partial(self._load, segment)
+            self._learn(learner, position, classes, load)
             if position == 0 and len(classes) == len(self.classes):
                 self._log_how_long(plan, time.monotonic() - start)
-            for unit in (unit for each in units for unit in each if unit.forward_pass):
-                unit.forward_pass.targets.pop(node.index, None)
+            for unit in (unit for each in units for unit in each):
+                unit.done(node)
         for unit in (unit for each in units for unit in each):
             unit.forward_pass = None
 
-    def _load(self, segment: Segment) -> Iterator[list[Unit]]:
+    def _load(self, segment: Segment, show: bool) -> Iterator[list[Unit]]:
         """One pass over the data for a segment that keeps nothing."""
-        for each in self.samples.load(segment):
-            self._count(each, last=False)
-            yield each
-            for unit in each:
-                unit.forward_pass = None
-        self._count([], last=True)
+        self._shows = show
+        try:
+            for each in self.samples.load(segment):
+                self._count(each)
+                yield each
+                for unit in each:
+                    unit.forward_pass = None
+        finally:
+            self._shows = True
+        self._count(None)
 
-    def _count(self, units: list[Unit], last: bool) -> None:
-        """Count the samples of each class in the first pass, in which all of them come by."""
+    def _count(self, units: list[Unit] | None) -> None:
+        """Count the samples of each class in the first pass, in which all of them come by; None at its end."""
         if self.members.all or self.members.counts is not None:
             return
-        self._counted = getattr(self, "_counted", self.members.none_of_any_class())
-        self._counted = self._counted + sum(self.members.of_each_class(unit.top) for unit in units)
-        if last:
+        if units is None:
             self.members.note(self._counted)
+        else:
+            self._counted = self._counted + sum(self.members.of_each_class(unit.top) for unit in units)
 
     def _plan(self) -> cost.Plan:
         options, passes = self.options, 0
@@ -187,11 +202,17 @@ class Fitting:
             if segment.kept:
                 passes += 1
             elif self._trains(inverse):
-                passes += options.epochs + 1
+                samples = {c: self.members.count(c) if self.members.all else 1 for c in self.classes}
+                passes += passes_of(inverse, samples, self._training_memory, options.epochs)
             else:
                 passes += math.ceil(len(self.classes) / self._together(inverse, len(self.classes)))
         epochs = options.epochs if options.conv_solver == "trained" else None
         return cost.Plan(self.network, len(self.classes), passes, epochs, options.rows)
+
+    @property
+    def _training_memory(self) -> int:
+        # An endless generator gives new samples in each epoch.
+        return 0 if self.batches.source_type == "generator" else self.memory
 
     def _trains(self, inverse: LearnedInverse) -> bool:
         return inverse.trainable and self.options.conv_solver == "trained"
@@ -222,150 +243,33 @@ class Fitting:
             self.batches.warn_of_little()
             self.members.warn_of_few(self.classes, stacklevel=4)
 
-    @property
-    def report(self) -> list[dict[str, Any]]:
-        """One entry for each layer and class, from the logit down."""
-        order = {node.index: position for position, node in enumerate(self.network.learned)}
-        return [self._lines[key] for key in sorted(self._lines, key=lambda key: (order[key[0]], key[1]))]
-
-    def _take_up(self) -> None:
-        """Take over what the checkpoint holds."""
-        if self.checkpoint is None:
-            return
-        pieces = self.checkpoint.load()
-        nodes = {node.index: node for node in self.network.learned}
-        for key, (weights, lines) in pieces.items():
-            node = nodes.get(int(key.split()[0]))
-            shapes = None if node is None else self.network.regression(node).weight_shapes
-            odd = any(tuple(w.shape for w in found) != shapes for found in weights.values())
-            if node is None or odd or len(lines) != len(weights):
-                raise ValueError(
-                    f"expected layers of this fit in {self.checkpoint.directory}, received {key!r}, which is no layer "
-                    "of this fit; delete it"
-                )
-            for (c, found), line in zip(sorted(weights.items()), lines, strict=True):
-                self._weights[c][node.index] = tuple(tf.constant(w, tf.float32) for w in found)
-                self._lines[node.index, c] = line | {"layer": node.name}  # a rebuilt model may have other names
-        state = self.checkpoint.state()
-        # All have read before one writes.
-        self.replicas.agree("what was learned before", f"{sorted(pieces)} {json.dumps(state, sort_keys=True)}")
-        self.batches.samples = state.get("samples", self.batches.samples)
-        self.members.counts = None if state.get("counts") is None else np.asarray(state["counts"], int)
-        if not pieces:
-            return
-        self.log(f"going on from {self.checkpoint.directory}: {len(pieces)} pieces were learned before")
-        self._expect(state.get("batches"), self.checkpoint)
-        if all(len(weights) == len(nodes) for weights in self._weights.values()):
-            self.log("all was learned before; reading the data once to see that they are the same")
-            for _ in self.passing():
-                pass
-
-    def _expect(self, marks: str | None, checkpoint: Checkpoint) -> None:
-        """Compare the passes to come with the batches that the checkpoint was learned from."""
-        if marks is not None:
-            self.batches.marks = [int(marks[i : i + 8], 16) for i in range(0, len(marks), 8)]
-            self.batches.steps = self.batches.steps or len(self.batches.marks)
-            self.batches.resumed = True
-        elif not checkpoint.old:
-            raise ValueError(
-                f"expected a checkpoint that says which data it was learned from, received {checkpoint.directory}, "
-                "which does not say; delete it"
-            )
-        elif self.batches.steps != 1 and self.replicas.chief:
-            warnings.warn(
-                f"{checkpoint.directory} was begun by version 0.1, which noted the first batch of its data only: that "
-                "the others are the same is not checked",
-                UserWarning,
-                stacklevel=5,
-            )
-
-    def _learn(self, position: int, node: Node, classes: list[int], load: Load) -> None:
+    def _learn(
+        self, learner: Learner, position: int, classes: list[int], load: Callable[[bool], Iterable[list[Unit]]]
+    ) -> None:
         """Fit a node for some classes; the others have it, and are carried on."""
+        node = self.network.learned[position]
         inverse = self.network.regression(node)
         others = [c for c in self.classes if c not in classes]
         together = self._together(inverse, len(classes))
         groups = [classes[i : i + together] for i in range(0, len(classes), together)] or [[]]
         for i, group in enumerate(groups):
-            passing = others if i == 0 else []
+            task = Task(position, node, inverse, group, others if i == 0 else [], load)
             if self._trains(inverse):
-                self._train(position, node, inverse, group, passing, load)
+                schedule = Schedule(self.options.epochs, self.options.seed, self.callbacks, self.verbose)
+                learner.train(task, schedule, self._training_memory, self.log)
             else:
-                self._solve(position, node, inverse, group, passing, load)
+                learner.solve(task, self.options.ridge)
             if self.checkpoint is not None and group:
                 counts = None if self.members.counts is None else self.members.counts.tolist()
                 marks = "".join(f"{mark:08x}" for mark in self.batches.marks)
                 self.checkpoint.note({"samples": self.batches.samples, "counts": counts, "batches": marks})
-                weights = {c: tuple(w.numpy() for w in self._weights[c][node.index]) for c in group}
-                lines = [self._lines[node.index, c] for c in group]
+                weights = {c: tuple(w.numpy() for w in self.results.weights[c][node.index]) for c in group}
+                lines = [self.results.lines[node.index, c] for c in group]
                 self.checkpoint.write(f"{node.index} {node.name} {group[0]}-{group[-1]}", weights, lines)
         if self.verbose == 1 and classes:
-            lines = [self._lines[node.index, c] for c in classes]
+            lines = [self.results.lines[node.index, c] for c in classes]
             mean, part = (float(np.mean([line[key] for line in lines])) for key in ("mse", "relative"))
             self.log(f"  reconstruction error {mean:.4g}, {part:.1%} of the variance (mean of {len(lines)} classes)")
-
-    def _solve(
-        self, position: int, node: Node, inverse: LearnedInverse, classes: list[int], passing: list[int], load: Load
-    ) -> None:
-        sums = {c: inverse.regression() for c in classes}
-        draws = {c: self._draw(position, c) for c in classes}
-        take = max((draw.take for draw in draws.values()), default=0)
-        rate = max((draw.rate for draw in draws.values()), default=0.0)
-
-        for units in load():
-            self.replicas.each(functools.partial(self._pass_by, position, passing), [(unit,) for unit in units])
-            used = [unit.samples[: int(np.searchsorted(unit.draws, rate))] for unit in units]
-            drawn = [self.samples.positions(position, samples, inverse, take) for samples in used]
-            for c in classes:
-                parts = self.replicas.each(
-                    lambda unit, c=c: self.samples.part(unit, c, position, self._weights[c]), [(u,) for u in units]
-                )
-                for unit, part, positions in zip(units, parts, drawn, strict=False):
-                    if part is not None:
-                        at = None if positions is None else positions[part.rows, : draws[c].take]
-                        inverse.add_rows(sums[c], part.signal, part.target, at, part.record)
-        if self.replicas.hosts > 1:
-            for c in classes:
-                sums[c].exchange(functools.partial(self.replicas.total, what=f"layer {node.name}, class {c}"))
-        for c in classes:
-            if not self.members.count(c):
-                raise self.members.none(c)
-            solution = sums.pop(c).solve(self.options.ridge, np.float32)
-            weights = inverse.assemble(solution.kernel, solution.bias)
-            self.keep(node, c, weights, solution.mse, solution.variance, solution.rows)
-
-    def _pass_by(self, position: int, classes: list[int], unit: Unit) -> None:
-        for c in classes:
-            self.samples.pass_by(unit, c, position, self._weights[c])
-
-    def _train(
-        self, position: int, node: Node, inverse: LearnedInverse, classes: list[int], passing: list[int], load: Load
-    ) -> None:
-        def each_batch(wanted: list[int], show: bool) -> Iterator[TrainingBatch]:
-            self._shows = show
-            for units in load():
-                for unit in units:
-                    for c in wanted:
-                        part = self.samples.part(unit, c, position, self._weights[c])
-                        if part is not None:
-                            # The batches of the data, in its order
-                            for chosen in unit.batches(part.rows):
-                                signal = tf.cast(tf.gather(part.signal, chosen), tf.float32)
-                                yield c, signal, tf.cast(tf.gather(part.target, chosen), tf.float32)
-            self._shows = True
-
-        for units in load() if passing else ():
-            for unit in units:
-                self._pass_by(position, passing, unit)
-        options = self.options
-        # An endless generator gives new samples in each epoch.
-        memory = 0 if self.batches.source_type == "generator" else self.memory
-        samples = {c: self.members.count(c) for c in classes}
-        schedule = Schedule(options.epochs, options.seed, self.callbacks, self.verbose)
-        found = train(inverse, samples, each_batch, schedule, memory=memory, log=self.log) if classes else {}
-        for c, trained in found.items():
-            if not trained.squares.samples:
-                raise self.members.none(c)
-            self.keep(node, c, trained.weights, *trained.squares.error(), trained.squares.rows)
 
     # The data
 
@@ -379,32 +283,6 @@ class Fitting:
             progress.update(i + 1)
         progress.finish()
 
-    # The results
-
-    def keep(self, node: Node, neuron: int, weights: Any, mse: float, variance: float, rows: int) -> None:
-        """Keep a class' fitted weights for a node, and the error that they leave."""
-        self._weights[neuron][node.index] = tuple(tf.constant(w, tf.float32) for w in weights)
-        self._lines[node.index, neuron] = line = error_line(
-            node, neuron, self.members.count(neuron), rows, mse, variance
-        )
-        if self.verbose == 2:
-            self.log(f"  class {neuron}: error {mse:.4g}, {line['relative']:.1%} of the variance")
-
     def log(self, text: str) -> None:
         if self.verbose and self.replicas.chief:
             print(f"mipin: {text}", flush=True)
-
-
-def error_line(node: Node, neuron: int, samples: int, rows: int, mse: float, variance: float) -> dict[str, Any]:
-    """One entry of a fit report."""
-    return {
-        "class": neuron,
-        "layer": node.name,
-        "type": node.type,
-        "samples": samples,
-        "rows": rows,
-        "mse": mse,
-        "variance": variance,
-        # A constant input is reconstructed by the bias alone.
-        "relative": mse / variance if variance > 0 else 0.0,
-    }

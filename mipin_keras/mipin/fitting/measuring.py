@@ -10,7 +10,8 @@ import tensorflow as tf
 from ...data.batches import Batches
 from ..network import InverseNetwork, PartialWalk
 from ..ridge import Squares
-from .loop import Fitting, Options, error_line
+from .loop import Fitting, Options
+from .results import error_line
 
 
 def measure(network: InverseNetwork, batches: Batches, classes: list[int], samples: str) -> list[dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,7 @@ from ..network import ForwardPass, InverseNetwork, PartialWalk
 from .frontier import Frontier, Walk, taken
 from .members import Members
 from .segments import Segment, Sizes, planned
+from .unit import Unit
 
 # A sampled regression takes at least so many positions of each sample that it uses: a forward pass should pay.
 POSITIONS = 256
@@ -64,41 +65,6 @@ class Part(NamedTuple):
     target: tf.Tensor
     record: Record
     rows: np.ndarray
-
-
-@dataclasses.dataclass
-class Unit:
-    """Samples that go through the network together, on one replica, sorted by their draws.
-
-    Attributes:
-        order: The samples' positions in the block of data that they come in.
-        samples: Their indices in the data, int ``(n,)``.
-        draws: A uniform draw from [0, 1) for each, ascending: a node that
-            uses a share of the samples takes those whose draw lies below it,
-            so that a node's samples are among those of each larger share.
-        bounds: Where in the block the batches of the data begin and end.
-        top: Which class the model takes each for.
-        held: Which of them the present forward pass is of.
-        forward_pass: What it left; None between segments.
-        walks: How far each class' signal has come.
-    """
-
-    order: np.ndarray
-    samples: np.ndarray
-    draws: np.ndarray
-    bounds: np.ndarray
-    top: np.ndarray
-    held: np.ndarray
-    forward_pass: ForwardPass | None = None
-    walks: dict[int, Walk] = dataclasses.field(default_factory=dict)
-
-    def batches(self, rows: np.ndarray) -> Iterator[np.ndarray]:
-        """Some of the samples batch by batch of the data, in its order: their positions among ``rows``."""
-        order = self.order[rows]
-        for low, high in zip(self.bounds[:-1], self.bounds[1:], strict=True):
-            chosen = np.flatnonzero((order >= low) & (order < high))
-            if len(chosen):
-                yield chosen[np.argsort(order[chosen])]
 
 
 class Samples:
@@ -198,8 +164,8 @@ class Samples:
             return unit
 
         for x, samples, draws, bounds in self._blocks():
-            alone = self.replicas.count == 1
-            yield self.replicas.run(lambda *arrays: run(*arrays, bounds if alone else None), x, samples, draws)
+            own = bounds if self.replicas.count == 1 else None
+            yield self.replicas.run(functools.partial(run, bounds=own), x, samples, draws)
 
     def _held(self, unit: Unit, position: int) -> np.ndarray:
         """Which samples of a unit the learned nodes from a position on need."""
@@ -238,9 +204,7 @@ class Samples:
             position: Of the node among the learned ones.
             weights: What is fitted of the class so far, by the node's index.
         """
-        node, forward_pass = self.network.learned[position], unit.forward_pass
-        if forward_pass is None:
-            raise RuntimeError("expected a unit of the present segment, received one of another; load it first")
+        node, forward_pass = self.network.learned[position], unit.present
         walk = unit.walks.get(neuron)
         if walk is None:
             rows = unit.held if self.members.all else unit.held[unit.top[unit.held] == neuron]
@@ -254,13 +218,12 @@ class Samples:
                 parts[:] = [part[:kept] for part in parts]
         if kept:
             at = np.searchsorted(unit.held, walk.rows)
-            low, high = walk.partial.position, self.network.position(node)
-            own = {n.index: forward_pass.records[n.index] for n in self.network.nodes[low:high] if n.index in forward_pass.records}
-            own = tf.nest.map_structure(lambda tensor: taken(tensor, at), own)
+            between = self.network.nodes[walk.partial.position : self.network.position(node)]
+            records = {n.index: forward_pass.records[n.index] for n in between if n.index in forward_pass.records}
+            records = tf.nest.map_structure(lambda tensor: taken(tensor, at), records)
             logits = forward_pass.logits if walk.partial.signals else taken(forward_pass.logits, at)
-            self.network.invert_down_to(
-                ForwardPass(logits, own, {}), neuron, node, weights, walk.partial, self.dtype
-            )
+            own = ForwardPass(logits, records, {})
+            self.network.invert_down_to(own, neuron, node, weights, walk.partial, self.dtype)
         return walk
 
     def pass_by(self, unit: Unit, neuron: int, position: int, weights: dict[int, Weights]) -> None:
@@ -275,17 +238,14 @@ class Samples:
         """
         node = self.network.learned[position]
         walk = self.advance(unit, neuron, position, weights)
-        forward_pass = unit.forward_pass
         rows = walk.rows[: int(np.searchsorted(unit.draws[walk.rows], self.draw(position, neuron).rate))]
         part = None
-        if len(rows) and forward_pass is not None:
+        if len(rows):
             at, first = np.searchsorted(unit.held, rows), np.arange(len(rows))
             arrived = tuple(taken(signal, first) for signal in walk.partial.signals[node.output])
-            record = tuple(taken(tensor, at) for tensor in forward_pass.records.get(node.index, ()))
+            record = tuple(taken(tensor, at) for tensor in unit.present.records.get(node.index, ()))
             signal = arrived if node.step is None else arrived[0]
-            target = taken(forward_pass.targets[node.index], at)
-            target = target if target.dtype.size >= 4 else tf.cast(target, tf.float32)
-            part = Part(signal, target, record, rows)
+            part = Part(signal, taken(unit.targets(node), at), record, rows)
         self.frontier.put_away(walk)
         return part
 
@@ -304,7 +264,7 @@ class Samples:
         return drawn
 
 
-def _joined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Batches as one, and where in it each begins and ends."""
     bounds = np.cumsum([0, *(len(part[0]) for part in parts)])
     x, samples, draws = parts[0] if len(parts) == 1 else (np.concatenate(each) for each in zip(*parts, strict=True))

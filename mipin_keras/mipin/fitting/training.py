@@ -80,8 +80,7 @@ def train(
         By class; one without samples has ``squares`` of no samples.
     """
     trainee = _Trainee(inverse, schedule)
-    shapes = (inverse.output_shape, inverse.input_shape)
-    sizes = {c: 4 * count * sum(int(np.prod(shape)) for shape in shapes) for c, count in samples.items()}
+    sizes = _sizes(inverse, samples)
     found: dict[int, Trained] = {}
     for group in _groups(sizes, memory):
         kept: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = {c: [] for c in group}
@@ -93,6 +92,18 @@ def train(
                 log(f"  training class {c}")
             found[c] = trainee.train(c, kept.pop(c) if fits else functools.partial(_again, each_batch, c), samples[c])
     return found
+
+
+def passes_of(inverse: LearnedInverse, samples: dict[int, int], memory: int, epochs: int) -> int:
+    """How often :func:`train` starts a pass over the data."""
+    sizes = _sizes(inverse, samples)
+    return sum(1 if sizes[group[0]] <= memory else epochs + 1 for group in _groups(sizes, memory))
+
+
+def _sizes(inverse: LearnedInverse, samples: dict[int, int]) -> dict[int, int]:
+    """The bytes of each class' signals and targets."""
+    shapes = (inverse.output_shape, inverse.input_shape)
+    return {c: 4 * count * sum(int(np.prod(shape)) for shape in shapes) for c, count in samples.items()}
 
 
 def _groups(sizes: dict[int, int], memory: int) -> Iterator[list[int]]:

@@ -70,9 +70,7 @@ class _Windowed(LearnedInverse):
         columns = [(elements[:, None] * read + np.arange(read)).reshape(-1) for elements, _ in self.kinds]
         return Ridge(math.prod(self.windows.sizes) * read, made, self.groups, columns)
 
-    def add_rows(
-        self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> None:
+    def add_rows(self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> None:
         for kind in range(len(self.kinds)):
             sums.update(*self._rows(signal, x, positions, kind), kind)
 
@@ -185,9 +183,7 @@ class DepthwiseConvInverse(ConvInverse):
     def regression(self) -> Regression:
         return ShiftedSums(self.windows, self.input_shape[-1]) if self.whole else super().regression()
 
-    def add_rows(
-        self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()
-    ) -> None:
+    def add_rows(self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> None:
         if self.whole:
             sums.update(signal, x)
         else:

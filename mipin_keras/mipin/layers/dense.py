@@ -43,7 +43,8 @@ class DenseInverse(LearnedInverse):
         self.weight_shapes = ((units, self.input_shape[-1]), (self.input_shape[-1],))
 
     def regression(self) -> Regression:
-        return Ridge(*self.weight_shapes[0])
+        features, targets = self.weight_shapes[0]
+        return Ridge(features, targets)
 
     def design(self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> tuple[Any, Any]:
         features, targets = self.weight_shapes[0]

@@ -39,8 +39,9 @@ class ShiftedSums(Regression):
 
     def __init__(self, windows: Windows, channels: int):
         if len(windows.sizes) == 1:  # one more axis of one element
-            windows = Windows(*((1, *each) for each in (windows.inputs, windows.outputs, windows.sizes,
-                                                        windows.strides, windows.dilations)), (0, *windows.lows))  # fmt: skip
+            own = (windows.inputs, windows.outputs, windows.sizes, windows.strides, windows.dilations)
+            inputs, outputs, sizes, strides, dilations = ((1, *each) for each in own)
+            windows = Windows(inputs, outputs, sizes, strides, dilations, (0, *windows.lows))
         self.windows, self.channels = windows, channels
         self._elements = list(np.ndindex(*windows.sizes))
         self.sizes = (channels, len(self._elements), 1)
@@ -77,7 +78,12 @@ class ShiftedSums(Regression):
         return self._samples * int(np.prod(self.windows.inputs))
 
     def update(self, signal: Any, x: Any) -> None:
-        """Add samples: signals ``(n, *outputs, channels)`` and what they are to reconstruct, ``(n, *inputs, channels)``."""
+        """Add samples.
+
+        Args:
+            signal: Shape ``(n, *outputs, channels)``.
+            x: What they are to reconstruct, ``(n, *inputs, channels)``.
+        """
         n = int(signal.shape[0])
         if not n:
             return
@@ -117,7 +123,9 @@ class ShiftedSums(Regression):
             area = max(0, y.stop - y.start) * max(0, x.stop - x.start)
             features[:, i] = _over(maps, y, x) + shift * (area * n)
             if area:
-                own = [_every(self._reach[axis][k], self.windows.strides[axis]) for axis, k in enumerate(self._elements[i])]
+                own = [
+                    _every(self._reach[axis][k], self.windows.strides[axis]) for axis, k in enumerate(self._elements[i])
+                ]
                 cross[:, i, 0] = view(self._cross[i]) + shift * targets[own[0], own[1]].sum(axis=(0, 1))
         for (dy, dx), pairs in self._distances.items():
             if (dy, dx) not in self._products:

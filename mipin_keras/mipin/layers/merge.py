@@ -66,7 +66,8 @@ class SumInverse(_Merge, LearnedInverse):
         self.weight_shapes = ((channels, others), (others,))
 
     def regression(self) -> Regression:
-        return Ridge(*self.weight_shapes[0])
+        features, targets = self.weight_shapes[0]
+        return Ridge(features, targets)
 
     def target(self, x: Any) -> tf.Tensor:
         return tf.concat(x[:-1], axis=-1)

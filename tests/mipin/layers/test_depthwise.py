@@ -12,16 +12,17 @@ from mipin_keras.mipin.ridge import Ridge
 from tests.networks import close, inverse_of
 
 L = keras.layers
+PADDINGS = ("valid", "same")
 GEOMETRIES = [
     *itertools.product(
-        [(L.DepthwiseConv2D, (7, 6, 3), (3, 2))], ("valid", "same"), ({}, {"strides": 2}, {"strides": 4}, {"dilation_rate": 2})
+        [(L.DepthwiseConv2D, (7, 6, 3), (3, 2))], PADDINGS, ({}, {"strides": 2}, {"strides": 4}, {"dilation_rate": 2})
     ),
     *itertools.product(
-        [(L.DepthwiseConv1D, (9, 3), (3,))], ("valid", "same"), ({}, {"strides": 2}, {"strides": 5}, {"dilation_rate": 3})
+        [(L.DepthwiseConv1D, (9, 3), (3,))], PADDINGS, ({}, {"strides": 2}, {"strides": 5}, {"dilation_rate": 3})
     ),
     ((L.DepthwiseConv2D, (5, 5, 2), (7, 7)), "same", {}),  # a window wider than the map
     ((L.DepthwiseConv2D, (2, 3, 2), (5, 5)), "same", {}),
-]  # fmt: skip
+]
 
 
 def gathered(inverse, signal, x):
