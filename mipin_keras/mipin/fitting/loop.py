@@ -258,6 +258,7 @@ class Fitting:
     def _train(self, node: Node, inverse: LearnedInverse, classes: list[int]) -> None:
         options = self.options
         samples = {c: self.members.count(c) for c in classes}
+        steps = self.batches.steps if self.members.all else None
         # An endless generator gives new samples in each epoch.
         memory = 0 if self.batches.source_type == "generator" else self.memory
 
@@ -272,7 +273,7 @@ class Fitting:
                         yield c, signal, tf.cast(part.targets[node.index], tf.float32)
 
         schedule = Schedule(options.epochs, options.seed, self.callbacks, self.verbose)
-        found = train(inverse, samples, each_batch, schedule, memory=memory, log=self.log)
+        found = train(inverse, samples, each_batch, schedule, memory=memory, steps=steps, log=self.log)
         for c, trained in found.items():
             if not trained.squares.samples:
                 raise self.members.none(c)
