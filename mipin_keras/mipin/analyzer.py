@@ -268,11 +268,7 @@ class MIPIN(Explanation):
         listed = checked_callbacks(callbacks)
         trained = self._fit_options.conv_solver == "trained"
         if listed and not (trained and any(self.network.regression(node).trainable for node in self.network.learned)):
-            reason = (
-                "this model has no convolutions"
-                if trained
-                else f"{self._fit_options.conv_solver=}".split("_options.")[1]
-            )
+            reason = "a model without convolutions" if trained else "conv_solver='closed_form'"
             raise ValueError(
                 f"expected callbacks= together with something to train, received {len(listed)} with {reason}, where "
                 "nothing is trained; leave them out, or take conv_solver='trained'"

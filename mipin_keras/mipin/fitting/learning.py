@@ -124,7 +124,9 @@ class Learner:
 
         self.replicas.each(carry, [(unit,) for unit in units])
 
-    def train(self, task: Task, schedule: Schedule, memory: int, log: Callable[[str], None]) -> None:
+    def train(
+        self, task: Task, schedule: Schedule, *, memory: int, steps: int | None, log: Callable[[str], None]
+    ) -> None:
         """Fit a node by Keras, as :func:`~.training.train` does.
 
         Raises:
@@ -147,7 +149,7 @@ class Learner:
         if not task.classes:
             return
         samples = {c: self.members.count(c) for c in task.classes}
-        found = train(task.inverse, samples, each_batch, schedule, memory=memory, log=log)
+        found = train(task.inverse, samples, each_batch, schedule, memory=memory, steps=steps, log=log)
         for c, trained in found.items():
             if not trained.squares.samples:
                 raise self.members.none(c)

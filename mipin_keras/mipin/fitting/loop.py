@@ -256,7 +256,8 @@ class Fitting:
             task = Task(position, node, inverse, group, others if i == 0 else [], load)
             if self._trains(inverse):
                 schedule = Schedule(self.options.epochs, self.options.seed, self.callbacks, self.verbose)
-                learner.train(task, schedule, self._training_memory, self.log)
+                steps = self.batches.steps if self.members.all else None
+                learner.train(task, schedule, memory=self._training_memory, steps=steps, log=self.log)
             else:
                 learner.solve(task, self.options.ridge)
             if self.checkpoint is not None and group:

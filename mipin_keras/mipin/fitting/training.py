@@ -58,6 +58,7 @@ def train(
     schedule: Schedule,
     *,
     memory: int,
+    steps: int | None,
     log: Callable[[str], None],
 ) -> dict[int, Trained]:
     """Train an inverse for several classes, one after the other (section 6.1.2: E epochs).
@@ -74,6 +75,8 @@ def train(
         schedule: See :class:`Schedule`.
         memory: Bytes of signals and targets that may be kept. What does not
             fit is made anew in each epoch.
+        steps: Batches a pass, where each of them has samples of each class;
+            None where they are to be counted.
         log: Says a line.
 
     Returns:
@@ -88,9 +91,16 @@ def train(
         for c, signal, x in each_batch(group, True) if fits else ():
             kept[c].append((signal, x))
         for c in group:
-            if samples[c]:
-                log(f"  training class {c}")
-            found[c] = trainee.train(c, kept.pop(c) if fits else functools.partial(_again, each_batch, c), samples[c])
+            own = kept.pop(c)
+            if not samples[c]:
+                found[c] = Trained(trainee.begin(c), Squares())
+                continue
+            log(f"  training class {c}")
+            if fits:
+                found[c] = trainee.train(c, functools.partial(iter, own), len(own))
+            else:
+                again = functools.partial(_again, each_batch, c)
+                found[c] = trainee.train(c, again, sum(1 for _ in again()) if steps is None else steps)
     return found
 
 
@@ -139,41 +149,44 @@ class _Trainee:
         guess = tf.function(self._model.call, input_signature=self._specs[:1], autograph=False)
         self._guess: Callable = guess.get_concrete_function()
 
-    def train(self, neuron: int, pairs: list | Callable[[], _Pairs], samples: int) -> Trained:
-        """Train for a class from its initial weights, and measure the error of the last ones.
-
-        Args:
-            neuron: The class.
-            pairs: Its signals and targets, or a function that starts a pass
-                over them.
-            samples: How many it has.
-        """
+    def begin(self, neuron: int) -> tuple[np.ndarray, ...]:
+        """Set the initial weights of a class, which it returns, and a fresh optimizer."""
         kernel, bias = self._inverse.weight_shapes
         initial = keras.initializers.GlorotUniform(seed=self._schedule.seed + 1000003 * neuron)
         self._model.set_weights([initial(kernel), np.zeros(bias, np.float32)])
         # The learning rate among them, which a callback may have changed.
         for variable, value in zip(self._model.optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
+        return tuple(np.array(w) for w in self._model.get_weights())
+
+    def train(self, neuron: int, pairs: Callable[[], _Pairs], steps: int) -> Trained:
+        """Train for a class from its initial weights, and measure the error of the last ones.
+
+        Args:
+            neuron: The class.
+            pairs: Starts a pass over its signals and targets.
+            steps: Batches a pass.
+        """
+        self.begin(neuron)
+        self._fit(pairs, steps)
         squares = Squares()
-        if samples:
-            self._fit(pairs)
-            for signal, x in _passing(pairs):
-                squares.update(np.asarray(x), self._guess(signal).numpy())
+        for signal, x in pairs():
+            squares.update(np.asarray(x), self._guess(signal).numpy())
         return Trained(tuple(np.array(w) for w in self._model.get_weights()), squares)
 
-    def _fit(self, pairs: list | Callable[[], _Pairs]) -> None:
+    def _fit(self, pairs: Callable[[], _Pairs], steps: int) -> None:
         failures: list[Exception] = []
 
         def rows() -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
             try:
-                yield from _passing(pairs)
+                yield from pairs()
             except Exception as problem:  # TensorFlow would hand on its text alone
                 failures.append(problem)
                 raise
 
         dataset = tf.data.Dataset.from_generator(rows, output_signature=self._specs)
-        if isinstance(pairs, list):
-            dataset = dataset.apply(tf.data.experimental.assert_cardinality(len(pairs)))
+        # Keras warns of data of unknown length at their end.
+        dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
         schedule = self._schedule
         verbose = 2 if schedule.verbose == 1 and not on_terminal() else schedule.verbose
         try:
@@ -184,10 +197,6 @@ class _Trainee:
             if failures:
                 raise failures[0] from None
             raise
-
-
-def _passing(pairs: list | Callable[[], _Pairs]) -> _Pairs:
-    return pairs if isinstance(pairs, list) else pairs()
 
 
 def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
