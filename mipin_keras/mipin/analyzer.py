@@ -18,6 +18,7 @@ from ..saving.archive import MAGIC, model_differences
 from ..saving.identity import ModelIdentity
 from .explanation import Explanation
 from .fitting.checkpoint import FORMAT, Checkpoint
+from .fitting.finetune import check_alone, finetune
 from .fitting.loop import Fitting, Options
 from .fitting.measuring import measure
 from .inverse_model import network_of
@@ -57,6 +58,10 @@ class MIPIN(Explanation):
             by channel, ``"full"`` takes all channels of each for every
             channel, which knows more and takes more time and memory.
         epochs: For ``conv_solver="trained"``; the paper's 20.
+        finetune_epochs: After the fit of the layers, train all inverses of a
+            class together for so many epochs of Adam: the paper's overall
+            objective min ||X - g_1(g_2(... g_L(Y)))||², which Algorithm 1
+            solves layer by layer.
         rows: About how many rows the closed form of a convolution or a merge
             takes of all samples' positions, at random; None for every one.
         seed: For the rows and for training.
@@ -73,6 +78,11 @@ class MIPIN(Explanation):
             was fitted from, ``mse`` (mean squared error of the
             reconstruction, in squared units of the layer's input, over those
             rows), ``variance`` of that input, and ``relative``, their ratio.
+            With ``finetune_epochs`` they are measured anew behind it, every
+            position counted, and ``mse_before`` and ``relative_before``
+            likewise in front of it; ``end_mse_before`` and ``end_mse``, the
+            same in all entries of a class, are the mean squared error where
+            the explanation ends, which is what the fine-tuning lowers.
     """
 
     name = "mipin"
@@ -92,6 +102,7 @@ class MIPIN(Explanation):
         conv_solver: str = "closed_form",
         merge: str = "channel",
         epochs: int = 20,
+        finetune_epochs: int = 0,
         rows: int | None = 1 << 17,
         seed: int = 0,
         verbose: int = 1,
@@ -104,6 +115,7 @@ class MIPIN(Explanation):
         mask_input = one_of("mask_input", mask_input, (True, False, None))
         verbose = one_of("verbose", verbose, (0, 1, 2))
         epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
+        finetune_epochs = integer("finetune_epochs", finetune_epochs, 0)
         if rows is not None:
             rows = integer("rows", rows, 1)
         ridge = number("ridge", ridge, 0)
@@ -122,6 +134,7 @@ class MIPIN(Explanation):
             "forward_relu": forward_relu,
             "mask_input": mask_input,
             "merge": merge,
+            "finetune_epochs": finetune_epochs,
             "verbose": verbose,
             **self._fit_options._asdict(),
         }
@@ -187,7 +200,8 @@ class MIPIN(Explanation):
                 only.
             checkpoint: A folder: what is learned is written there layer by
                 layer, and a fit of the same model, data and options goes on
-                from what stands there, with the same numbers.
+                from what stands there, with the same numbers. Fine-tuning is
+                not written there; it is done again, with the same numbers.
             verbose: Instead of the analyzer's.
 
         Returns:
@@ -214,6 +228,8 @@ class MIPIN(Explanation):
         elif self.identity is None or self.identity.fingerprint != identity.fingerprint:
             network = self._new_network()
         replicas = Replicas()
+        if self.options["finetune_epochs"]:
+            check_alone(replicas)
         if checkpoint is not None and batches.source_type == "generator":
             raise ValueError(
                 "checkpoint= expected data that starts again, received a generator, which goes on where it stands; "
@@ -237,7 +253,12 @@ class MIPIN(Explanation):
                     network, batches, fitted, self._fit_options, verbose,
                     memory=budget, checkpoint=folder, replicas=replicas,
                 )  # fmt: skip
-                weights = fitting.run()
+                weights, report = fitting.run(), fitting.report
+            if self.options["finetune_epochs"]:
+                weights, report = finetune(
+                    network, weights, batches, fitting.members, samples=self.options["samples"],
+                    epochs=self.options["finetune_epochs"], verbose=verbose, log=fitting.log,
+                )  # fmt: skip
         try:
             identity.check()
         except NotFittedError as problem:
@@ -247,10 +268,10 @@ class MIPIN(Explanation):
             ) from problem
         if classes is None or self.identity is None:
             self.network, self.identity = network, identity
-            self.network.weights, self.fit_report = weights, fitting.report
+            self.network.weights, self.fit_report = weights, report
         else:
             order = {node.name: position for position, node in enumerate(self.network.learned)}
-            lines = [line for line in self.fit_report if line["class"] not in weights] + fitting.report
+            lines = [line for line in self.fit_report if line["class"] not in weights] + report
             self.fit_report = sorted(lines, key=lambda line: (order[line["layer"]], line["class"]))
             self.network.weights = self.network.weights | weights
         return self
@@ -263,7 +284,12 @@ class MIPIN(Explanation):
             "format": FORMAT,
             "version": __version__,
             "name": self.name,
-            "options": {key: value for key, value in self.options.items() if key not in loose},
+            # Without fine-tuning as before there was any, so that a checkpoint of then is taken up.
+            "options": {
+                key: value
+                for key, value in self.options.items()
+                if key not in loose and (key, value) != ("finetune_epochs", 0)
+            },
             "classes": classes,
             "memory": memory,
             "data": batches.about(),
