@@ -35,6 +35,7 @@ MIPIN = BASIC | {
     "mask_input": (True, {}),
     "conv_solver": ("trained", {"epochs": 1}),
     "epochs": (2, {"conv_solver": "trained"}),
+    "finetune_epochs": (20, {"conv_solver": "closed_form"}),
     "rows": (200, {"conv_solver": "closed_form"}),
     "seed": (1, {"conv_solver": "closed_form", "rows": 200}),
     "merge": ("full", {}, residual),

@@ -100,7 +100,8 @@ def test_table1_on_a_handful_of_images(tmp_path, monkeypatch, capsys):
         image[2 * label : 2 * label + 2] = 200 + image[:2]
     bars[:, :, 20:] = np.random.default_rng(0).integers(0, 50, (200, 28, 8), np.uint8)
     write(tmp_path, "mnist", x_train=bars, y_train=labels, x_test=bars[::-1], y_test=labels[::-1])
-    scale = table1.Scale(epochs=20, train_samples=200, fit_samples=100, trained_samples=20, measured=20)
+    scale = table1.Scale(epochs=20, train_samples=200, fit_samples=100, trained_samples=20, finetuned_samples=60,
+                         finetune_epochs=2, measured=20)  # fmt: skip
     monkeypatch.setattr(table1, "QUICK", scale)
     arguments = ["table1", "--data-dir", str(tmp_path), "--out", str(tmp_path / "out"), "--quick", "--models", "MLP-M"]
     assert command.main(arguments) == 0
@@ -108,11 +109,15 @@ def test_table1_on_a_handful_of_images(tmp_path, monkeypatch, capsys):
     result = json.loads((tmp_path / "out" / "table1-quick.json").read_text())
     assert result["quick"] and result["seed"] == 0 and str(tmp_path) not in json.dumps(result)
     rows = result["models"]["MLP-M"]["rows"]
-    assert [row["options"]["samples"] for row in rows] == ["all", "class"]
+    assert [(row["options"]["samples"], row["options"].get("finetune_epochs"), row["fit_samples"]) for row in rows] == [
+        ("all", None, 100), ("class", None, 100), ("all", 0, 60), ("class", 0, 60), ("all", 2, 60), ("class", 2, 60),
+    ]  # fmt: skip
+    assert rows[2]["test"] != rows[4]["test"] and len(table1.of_the_paper(result["models"]["MLP-M"])) == 2
     for row in rows:
         numbers = row["test"]["unmasked"]
         assert 0 <= numbers["positive_apc"] <= numbers["apc"] and numbers["samples"] + numbers["undefined"] == 20
     text = (tmp_path / "out" / "table1-quick.md").read_text()
+    assert text.count("| mipin, fine-tuned |") == 4 and "for 2 epochs of" in text
     assert "A quick run" in text and "10.1 %" in text
     assert [path.name for path in (tmp_path / "models").iterdir() if "partial" in path.name] == []
     model, about = models.trained("MLP-M", data.load("mnist", tmp_path), tmp_path / "models", epochs=20)

@@ -9,18 +9,18 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 import keras
-import numpy as np
 
 from .._version import __version__
 from ..checks import NotFittedError, integer, number, one_of
 from ..data.distribute import Replicas
 from ..saving.archive import MAGIC, model_differences
 from ..saving.identity import ModelIdentity
+from .arguments import checked_callbacks, checked_classes
 from .explanation import Explanation
 from .fitting.checkpoint import FORMAT, Checkpoint
+from .fitting.finetune import check_alone, finetune
 from .fitting.loop import Fitting, Options
 from .fitting.measuring import measure
-from .fitting.training import checked_callbacks
 from .inverse_model import network_of
 from .network import InverseNetwork
 
@@ -58,6 +58,10 @@ class MIPIN(Explanation):
             by channel, ``"full"`` takes all channels of each for every
             channel, which knows more and takes more time and memory.
         epochs: For ``conv_solver="trained"``; the paper's 20.
+        finetune_epochs: After the fit of the layers, train all inverses of a
+            class together for so many epochs of Adam: the paper's overall
+            objective min ||X - g_1(g_2(... g_L(Y)))||², which Algorithm 1
+            solves layer by layer.
         rows: About how many rows the closed form of a convolution or a merge
             takes of all samples' positions, at random; None for every one.
         seed: For the rows and for training.
@@ -74,6 +78,11 @@ class MIPIN(Explanation):
             was fitted from, ``mse`` (mean squared error of the
             reconstruction, in squared units of the layer's input, over those
             rows), ``variance`` of that input, and ``relative``, their ratio.
+            With ``finetune_epochs`` they are measured anew behind it, every
+            position counted, and ``mse_before`` and ``relative_before``
+            likewise in front of it; ``end_mse_before`` and ``end_mse``, the
+            same in all entries of a class, are the mean squared error where
+            the explanation ends, which is what the fine-tuning lowers.
     """
 
     name = "mipin"
@@ -93,6 +102,7 @@ class MIPIN(Explanation):
         conv_solver: str = "closed_form",
         merge: str = "channel",
         epochs: int = 20,
+        finetune_epochs: int = 0,
         rows: int | None = 1 << 17,
         seed: int = 0,
         verbose: int = 1,
@@ -105,6 +115,7 @@ class MIPIN(Explanation):
         mask_input = one_of("mask_input", mask_input, (True, False, None))
         verbose = one_of("verbose", verbose, (0, 1, 2))
         epochs, seed = integer("epochs", epochs, 1), integer("seed", seed, 0)
+        finetune_epochs = integer("finetune_epochs", finetune_epochs, 0)
         if rows is not None:
             rows = integer("rows", rows, 1)
         ridge = number("ridge", ridge, 0)
@@ -113,7 +124,7 @@ class MIPIN(Explanation):
                 "expected mask_input=True with forward_relu=True, received it with forward_relu=False; without it "
                 "nothing is masked"
             )
-        self.classes = self._check_classes(classes)
+        self.classes = checked_classes(classes, self.graph.neurons)
         self.verbose = verbose
         self.fit_report: list[dict[str, Any]] = []
         self._fit_options = Options(samples, ridge, conv_solver, epochs, rows, seed)
@@ -123,6 +134,7 @@ class MIPIN(Explanation):
             "forward_relu": forward_relu,
             "mask_input": mask_input,
             "merge": merge,
+            "finetune_epochs": finetune_epochs,
             "verbose": verbose,
             **self._fit_options._asdict(),
         }
@@ -131,19 +143,6 @@ class MIPIN(Explanation):
     def _new_network(self) -> InverseNetwork:
         """The inverse of the model as it is now: some of its inverses are made of the model's weights."""
         return network_of(self.graph, self.options)
-
-    def _check_classes(self, classes: Any) -> list[int]:
-        if classes is None:
-            return list(range(self.graph.neurons))
-        listed = list(classes) if isinstance(classes, Iterable) and getattr(classes, "shape", None) != () else [classes]
-        bad = [c for c in listed if isinstance(c, bool) or not isinstance(c, int | np.integer)]
-        bad += [c for c in listed if c not in bad and not 0 <= c < self.graph.neurons]
-        if bad or not listed:
-            raise ValueError(
-                f"expected classes to be ints from 0 to {self.graph.neurons - 1}, at least one, received {classes!r}; "
-                "None is for all"
-            )
-        return sorted({int(c) for c in listed})
 
     # Fitting
 
@@ -189,11 +188,13 @@ class MIPIN(Explanation):
                 only.
             checkpoint: A folder: what is learned is written there layer by
                 layer, and a fit of the same model, data and options goes on
-                from what stands there, with the same numbers.
+                from what stands there, with the same numbers. Fine-tuning is
+                not written there; it is done again, with the same numbers.
             callbacks: Keras', for the trainings of
-                ``conv_solver="trained"``: each layer and class is a training
-                of its own, from ``on_train_begin`` to ``on_train_end``. Its
-                loss is the mean squared error; there is no validation data.
+                ``conv_solver="trained"``, each layer and class a training of
+                its own from ``on_train_begin`` to ``on_train_end``, and of
+                ``finetune_epochs``, each class one. The loss is the mean
+                squared error; there is no validation data.
             verbose: Instead of the analyzer's.
 
         Returns:
@@ -211,16 +212,18 @@ class MIPIN(Explanation):
         verbose = self.verbose if verbose is None else verbose
         verbose = one_of("verbose", verbose, (0, 1, 2))
         budget = int(min(number("memory", memory, 0) * (1 << 30), 1 << 60))
-        fitted = self.classes if classes is None else self._check_classes(classes)
+        fitted = self.classes if classes is None else checked_classes(classes, self.graph.neurons)
         batches = self.batches(X, y, batch_size, steps)
         self._refresh()
-        listed = self._check_callbacks(callbacks)
+        listed = checked_callbacks(callbacks, self.network, self.options)
         network, identity = self.network, ModelIdentity(self.graph)
         if classes is not None and self.identity is not None:
             self.identity.check_structure()
         elif self.identity is None or self.identity.fingerprint != identity.fingerprint:
             network = self._new_network()
         replicas = Replicas()
+        if self.options["finetune_epochs"]:
+            check_alone(replicas)
         if checkpoint is not None and batches.source_type == "generator":
             raise ValueError(
                 "checkpoint= expected data that starts again, received a generator, which goes on where it stands; "
@@ -246,7 +249,12 @@ class MIPIN(Explanation):
                     network, batches, fitted, self._fit_options, verbose,
                     memory=budget, checkpoint=folder, replicas=replicas, callbacks=listed,
                 )  # fmt: skip
-                weights = fitting.run()
+                weights, report = fitting.run(), fitting.results.report
+            if self.options["finetune_epochs"]:
+                weights, report = finetune(
+                    network, weights, batches, fitting.members, samples=self.options["samples"],
+                    epochs=self.options["finetune_epochs"], verbose=verbose, log=fitting.log, callbacks=listed,
+                )  # fmt: skip
         try:
             identity.check()
         except NotFittedError as problem:
@@ -256,24 +264,13 @@ class MIPIN(Explanation):
             ) from problem
         if classes is None or self.identity is None:
             self.network, self.identity = network, identity
-            self.network.weights, self.fit_report = weights, fitting.results.report
+            self.network.weights, self.fit_report = weights, report
         else:
             order = {node.name: position for position, node in enumerate(self.network.learned)}
-            lines = [line for line in self.fit_report if line["class"] not in weights] + fitting.results.report
+            lines = [line for line in self.fit_report if line["class"] not in weights] + report
             self.fit_report = sorted(lines, key=lambda line: (order[line["layer"]], line["class"]))
             self.network.weights = self.network.weights | weights
         return self
-
-    def _check_callbacks(self, callbacks: Any) -> list[keras.callbacks.Callback]:
-        listed = checked_callbacks(callbacks)
-        trained = self._fit_options.conv_solver == "trained"
-        if listed and not (trained and any(self.network.regression(node).trainable for node in self.network.learned)):
-            reason = "a model without convolutions" if trained else "conv_solver='closed_form'"
-            raise ValueError(
-                f"expected callbacks= together with something to train, received {len(listed)} with {reason}, where "
-                "nothing is trained; leave them out, or take conv_solver='trained'"
-            )
-        return listed
 
     def _header(self, classes: list[int], memory: int, batches: Any, identity: ModelIdentity) -> dict[str, Any]:
         """What the numbers of a fit depend on."""
@@ -283,7 +280,12 @@ class MIPIN(Explanation):
             "format": FORMAT,
             "version": __version__,
             "name": self.name,
-            "options": {key: value for key, value in self.options.items() if key not in loose},
+            # Without fine-tuning as before there was any, so that a checkpoint of then is taken up.
+            "options": {
+                key: value
+                for key, value in self.options.items()
+                if key not in loose and (key, value) != ("finetune_epochs", 0)
+            },
             "classes": classes,
             "memory": memory,
             "data": batches.about(),

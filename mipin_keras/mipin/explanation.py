@@ -224,8 +224,11 @@ class Explanation(Analyzer):
             unit: {index: tuple(tf.constant(w, tf.float32) for w in ws) for index, ws in found.items()}
         }
         if changed:
-            unknown = dict.fromkeys(("mse", "relative"), math.nan)
-            self.fit_report = [line | unknown if line["class"] == unit else line for line in self.fit_report]
+            unknown = {"mse", "relative", "end_mse"}
+            self.fit_report = [
+                line | dict.fromkeys(unknown & line.keys(), math.nan) if line["class"] == unit else line
+                for line in self.fit_report
+            ]
 
     def _fitted_unit(self, unit: int) -> int:
         self._need_fit()

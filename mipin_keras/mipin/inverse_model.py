@@ -7,7 +7,7 @@ from typing import Any, Self
 import keras
 
 from ..graph.model_graph import ModelGraph
-from .keras_walk import Arrays, Walk, safe
+from .keras_walk import Arrays, FrozenModel, Walk, safe
 from .network import InverseNetwork
 
 #: The options of MIPIN that its inverse network depends on.
@@ -50,7 +50,7 @@ def masked_tensors(graph: ModelGraph, options: dict[str, Any], tensor_ids: set[i
 
 
 @keras.saving.register_keras_serializable(package="mipin_keras")
-class InverseModel(keras.Model):
+class InverseModel(FrozenModel):
     """The inverse of a model for one class: from the model's input to the class' source signal.
 
     ``MIPIN.inverse_model`` makes it. It holds the explained model as one
@@ -105,30 +105,6 @@ class InverseModel(keras.Model):
     def set_inverse_weights(self, weights: dict[int, Any]) -> None:
         """Set the weights of the learned nodes, by the node's index."""
         self._walk.assign(weights)
-
-    # The explained model's weights are never trained here, whatever it says of them itself.
-
-    def _own(self, variables: list[Any]) -> list[Any]:
-        explained = {id(variable) for variable in self.network.graph.model.variables}
-        return [variable for variable in variables if id(variable) not in explained]
-
-    @property
-    def trainable_variables(self) -> list[Any]:
-        return self._own(super().trainable_variables)
-
-    @property
-    def trainable_weights(self) -> list[Any]:
-        return self._own(super().trainable_weights)
-
-    @property
-    def non_trainable_variables(self) -> list[Any]:
-        trained = {id(v) for v in self.trainable_variables}
-        return [v for v in self.variables if id(v) not in trained]
-
-    @property
-    def non_trainable_weights(self) -> list[Any]:
-        trained = {id(v) for v in self.trainable_weights}
-        return [v for v in self.weights if id(v) not in trained]
 
     # Files
 

@@ -99,6 +99,33 @@ class ExplainedModel(keras.layers.Layer):
         return self.weights
 
 
+class FrozenModel(keras.Model):
+    """A functional model that never trains the weights of the explained model in it, whatever that says of them."""
+
+    def _own(self, variables: list[Any]) -> list[Any]:
+        layers = (layer for layer in self.layers if isinstance(layer, ExplainedModel))
+        explained = {id(variable) for layer in layers for variable in layer.variables}
+        return [variable for variable in variables if id(variable) not in explained]
+
+    @property
+    def trainable_variables(self) -> list[Any]:
+        return self._own(super().trainable_variables)
+
+    @property
+    def trainable_weights(self) -> list[Any]:
+        return self._own(super().trainable_weights)
+
+    @property
+    def non_trainable_variables(self) -> list[Any]:
+        trained = {id(v) for v in self.trainable_variables}
+        return [v for v in self.variables if id(v) not in trained]
+
+    @property
+    def non_trainable_weights(self) -> list[Any]:
+        trained = {id(v) for v in self.trainable_weights}
+        return [v for v in self.weights if id(v) not in trained]
+
+
 class Walk:
     """The walk down as Keras layers.
 

@@ -175,6 +175,7 @@ def test_wrong_classes_are_refused(wrong):
         ("samples", "some"), ("samples", None), ("conv_solver", "adam"), ("forward_relu", 1), ("forward_relu", "yes"),
         ("mask_input", 0), ("mask_input", "no"), ("ridge", -1e-3), ("ridge", np.nan), ("ridge", np.inf), ("ridge", "1"),
         ("ridge", True), ("ridge", None), ("epochs", 0), ("epochs", 1.5), ("epochs", True), ("rows", 0), ("rows", 10.0),
+        ("finetune_epochs", -1), ("finetune_epochs", 1.0), ("finetune_epochs", True), ("finetune_epochs", None),
         ("seed", -1), ("seed", None), ("seed", 1.0), ("verbose", 3), ("verbose", True), ("verbose", None),
         ("neuron_selection_mode", "max"), ("output_layer", "nowhere"), ("input_layer", "nowhere"),
         ("input_layer", "head"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -197,21 +197,3 @@ class _Trainee:
             if failures:
                 raise failures[0] from None
             raise
-
-
-def checked_callbacks(callbacks: Any) -> list[keras.callbacks.Callback]:
-    """``callbacks`` as a list; empty for None.
-
-    Raises:
-        TypeError: Unless it is one of Keras' callbacks or several.
-    """
-    if callbacks is None or isinstance(callbacks, keras.callbacks.Callback):
-        return [] if callbacks is None else [callbacks]
-    listed = list(callbacks) if isinstance(callbacks, Iterable) else [callbacks]
-    odd = [each for each in listed if not isinstance(each, keras.callbacks.Callback)]
-    if odd:
-        raise TypeError(
-            f"expected callbacks to be a list of keras.callbacks.Callback, received {odd[0]!r}; derive it from that "
-            "class"
-        )
-    return listed
