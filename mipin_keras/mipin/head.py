@@ -13,6 +13,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import keras
 import numpy as np
 import tensorflow as tf
 
@@ -83,6 +84,9 @@ class OneChannel(Inverse):
             own = tuple(switches // self.wide.input_shape[-1] for switches in own)
         return own
 
+    def keras_layer(self, name: str) -> keras.layers.Layer:
+        return self.narrowed.keras_layer(name)
+
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return self.narrowed.source(signal, record, weights)
 
@@ -145,9 +149,13 @@ class Head:
                 found[mask] = tuple(part[..., neuron : neuron + 1] for part in found[mask])
         return found
 
+    def covers(self, tensor_id: int) -> bool:
+        """Whether the signal at a tensor is of the explained channel alone."""
+        return tensor_id in self._tensors
+
     def widen(self, tensor_id: int, signal: tf.Tensor, neuron: int) -> tf.Tensor:
         """A signal that the walk of class ``neuron`` kept at a tensor, in all channels: zeros beside its own."""
-        if tensor_id not in self._tensors:
+        if not self.covers(tensor_id):
             return signal
         return signal * tf.one_hot(neuron, self.graph.neurons, dtype=signal.dtype)
 

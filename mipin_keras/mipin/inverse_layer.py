@@ -65,3 +65,26 @@ class Masked(keras.layers.Layer):
 
     def call(self, signal: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         return tf.where(mask, signal, tf.zeros((), signal.dtype))
+
+
+class Widened(keras.layers.Layer):
+    """A signal of the explained channel alone in all channels, with zeros beside it.
+
+    Call arguments:
+        signal: float32 ``(n, ..., 1)``.
+
+    Output: float32 ``(n, ..., channels)``.
+
+    Args:
+        channels: How many.
+        unit: The explained one.
+        name: Of the layer.
+    """
+
+    def __init__(self, channels: int, unit: int | tf.Variable, name: str):
+        super().__init__(name=name, dtype="float32", autocast=False)
+        self._channels, self._unit = channels, unit
+        self.built = True
+
+    def call(self, signal: tf.Tensor) -> tf.Tensor:
+        return signal * tf.one_hot(self._unit, self._channels, dtype=signal.dtype)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from ..graph import propagation
 from .forward_pass import ForwardPass
 from .inverse_graph import Node
-from .inverse_layer import Masked
+from .inverse_layer import Masked, Widened
 from .network import InverseNetwork
 
 Arrays = dict[int, tuple[np.ndarray, ...]]
@@ -63,6 +63,7 @@ class ExplainedModel(keras.layers.Layer):
         network, graph = self.network, self.network.graph
         tensors = propagation.forward(graph, x)
         records = {node.index: node.record(tensors) for node in network.nodes}
+        records = network.head.records(records, self._unit)
         forward_pass = ForwardPass(tensors[graph.output], records, {})
         found: dict[str, Any] = {
             "signal": network.signal(forward_pass, self._unit),
@@ -160,7 +161,7 @@ class Walk:
         for node in network.nodes:
             arrived = waiting.pop(node.output)
             if node.step is not None and node.output in keep:
-                self.signals[node.output] = arrived[0]
+                self.signals[node.output] = self._in_all_channels(node, unit, arrived[0])
             self.layers[node.index] = layer = node.inverse.keras_layer(
                 self._unique(f"{safe(self._label(node))}_inverse")
             )
@@ -173,6 +174,12 @@ class Walk:
         for tensor_id in sorted(masks.intersection(self.signals)):
             name = self._unique(f"{safe(names.get(tensor_id, 'input'))}_mask")
             self.signals[tensor_id] = Masked(name)(self.signals[tensor_id], explained["masks"][str(tensor_id)])
+
+    def _in_all_channels(self, node: Node, unit: int | tf.Variable, signal: Any) -> Any:
+        """A signal at a node's output; in the head, where it is of the explained channel alone, with zeros beside it."""
+        if not self.network.head.covers(node.output):
+            return signal
+        return Widened(self.network.graph.neurons, unit, self._unique(f"{safe(self._label(node))}_wide"))(signal)
 
     def weights(self) -> Arrays:
         """The weights of the learned nodes, by the node's index."""

@@ -102,7 +102,9 @@ class Learner:
     def _logits_solved(self, task: Task, ridge: float) -> list[Solution]:
         sums = LogitRidge(len(task.classes), task.inverse.weight_shapes[0][1])
         for units in task.load(True):
-            self._carry(task, units)
+            # The signals of these classes begin here, for the layers below.
+            below = task.position + 1 < len(self.network.learned)
+            self._carry(task._replace(passing=task.passing + (task.classes if below else [])), units)
             for unit in units:
                 logits = tf.gather(tf.cast(unit.logits, tf.float32), task.classes, axis=1)
                 sums.update(logits, tf.reshape(unit.targets(task.node), (len(unit.held), -1)))

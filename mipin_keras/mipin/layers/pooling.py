@@ -41,6 +41,10 @@ class MaxPoolInverse(Inverse):
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         return self.unpooling(signal, record[0])
 
+    def keras_layer(self, name: str) -> keras.layers.Layer:
+        """A :class:`MaxUnpooling` of its own, called as ``layer(signal, switches)``."""
+        return MaxUnpooling.from_config(self.unpooling.get_config() | {"name": name})
+
 
 @register_inverse(*windows.AVERAGE_POOLINGS)
 class AveragePoolInverse(Inverse):

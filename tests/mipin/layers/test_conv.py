@@ -83,7 +83,7 @@ def test_source_is_what_the_regression_predicts(kind, shape, sizes, settings, rn
     assert close(inverse.source(tf.constant(signal), (), weights), linear + bias, 1e-10)
     # and what the sums say its error is
     sums = inverse.regression()
-    sums.update(*inverse.design(tf.constant(signal), tf.constant(x), None))
+    inverse.add_rows(sums, tf.constant(signal), tf.constant(x), None)
     solution = sums.solve(0.1)
     mse, variance = solution.mse, solution.variance
     assert mse == pytest.approx(np.square(x - linear - bias).mean(), rel=1e-6)
@@ -102,13 +102,13 @@ def test_no_other_kernel_is_better(rng):
 def test_positions_are_rows_of_all(rng):
     inverse, signal, x, _ = example(L.Conv2D, (5, 6, 2), (2, 3), {"padding": "same", "groups": 2}, rng)
     signal, x = tf.constant(signal), tf.constant(x)
-    features, targets = (a.reshape(2, 8, 30, -1) for a in inverse.design(signal, x, None))
+    features, targets = (np.reshape(a, (2, 8, 30, -1)) for a in inverse.design(signal, x, None))
     assert inverse.positions == 30 and features.shape[-1] == 6 * 4 // 2
     positions = np.argsort(rng.random((8, 30)), axis=1)[:, :7]
     some, of = inverse.design(signal, x, positions)
     rows = np.arange(8)[:, None]
-    np.testing.assert_array_equal(some.reshape(2, 8, 7, -1), features[:, rows, positions])
-    np.testing.assert_array_equal(of.reshape(2, 8, 7, -1), targets[:, rows, positions])
+    np.testing.assert_array_equal(np.reshape(some, (2, 8, 7, -1)), features[:, rows, positions])
+    np.testing.assert_array_equal(np.reshape(of, (2, 8, 7, -1)), targets[:, rows, positions])
 
 
 def test_sampled_rows_come_close_to_all_of_them(rng):
@@ -118,7 +118,7 @@ def test_sampled_rows_come_close_to_all_of_them(rng):
     for take in (4, 32):
         sums = inverse.regression()
         positions = np.argsort(rng.random((400, 64)), axis=1)[:, :take]
-        sums.update(*inverse.design(tf.constant(signal), tf.constant(x), positions))
+        inverse.add_rows(sums, tf.constant(signal), tf.constant(x), positions)
         solution = sums.solve(1e-3)
         kernel, _ = inverse.assemble(solution.kernel, solution.bias)
         gaps.append(np.linalg.norm(kernel - whole[0]) / np.linalg.norm(whole[0]))

@@ -93,7 +93,7 @@ def test_closed_form_is_the_least_squares_over_the_jacobians(kind, shape, option
     assert close(inverse.attribution(tf.constant(signal), (), weights), linear, 1e-6)
     assert close(inverse.source(tf.constant(signal), (), weights), linear + bias, 1e-6)
     sums = inverse.regression()
-    sums.update(*inverse.design(tf.constant(signal), tf.constant(x), None))
+    inverse.add_rows(sums, tf.constant(signal), tf.constant(x), None)
     assert sums.solve(0.1).mse == pytest.approx(np.square(x - linear - bias).mean(), rel=1e-6)
     # what an adjoint made is recovered
     x = made + rng.normal(size=shape[-1])
@@ -125,11 +125,11 @@ def test_positions_are_rows_of_all(kind, shape, options):
     signal, x = tf.constant(signal), tf.constant(rng.normal(size=(len(signal), *shape)))
     n, many, groups = len(signal), inverse.positions, inverse.groups
     assert inverse.sampled and many == np.prod(shape[:-1])
-    whole = [a.reshape(groups, n, many, -1) for a in inverse.design(signal, x, None)]
+    whole = [np.reshape(a, (groups, n, many, -1)) for a in inverse.design(signal, x, None)]
     positions = np.argsort(rng.random((n, many)), axis=1)[:, : many // 2]
     for some, of in zip(inverse.design(signal, x, positions), whole, strict=True):
         wanted = of[:, np.arange(n)[:, None], positions]
-        np.testing.assert_array_equal(some.reshape(groups, n, many // 2, -1), wanted)
+        np.testing.assert_array_equal(np.reshape(some, (groups, n, many // 2, -1)), wanted)
 
 
 # In models

@@ -133,7 +133,7 @@ def test_a_gate_is_opened_again(first, relu, rng):
     signal = tf.constant(gate * x)
     target = inverse.target(xs)
     sums = inverse.regression()
-    sums.update(*inverse.design(signal, target, None, record))
+    inverse.add_rows(sums, signal, target, None, record)
     solution = sums.solve(1e-9)
     weights = inverse.assemble(solution.kernel, solution.bias)
     found = inverse.reconstruction(inverse.source(signal, record, weights))
@@ -162,7 +162,7 @@ def test_several_readers_are_merged_by_a_ridge(merge, count, positions, rng):
     at = None if positions is None else np.argsort(rng.random((40, 5)), axis=1)[:, :positions]
     chosen = [a if at is None else a[np.arange(40)[:, None], at] for a in (x, *parts)]
     sums = inverse.regression()
-    sums.update(*inverse.design(tuple(tf.constant(part) for part in parts), tf.constant(x), at))
+    inverse.add_rows(sums, tuple(tf.constant(part) for part in parts), tf.constant(x), at)
     solution = sums.solve(0.1)
     weights = inverse.assemble(solution.kernel, solution.bias)
     assert [w.shape for w in weights] == list(inverse.weight_shapes)
