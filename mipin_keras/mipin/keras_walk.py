@@ -176,7 +176,7 @@ class Walk:
             self.signals[tensor_id] = Masked(name)(self.signals[tensor_id], explained["masks"][str(tensor_id)])
 
     def _in_all_channels(self, node: Node, unit: int | tf.Variable, signal: Any) -> Any:
-        """A signal at a node's output; in the head, where it is of the explained channel alone, with zeros beside it."""
+        """A signal at a node's output; in the head, where it is of one channel, with zeros beside it."""
         if not self.network.head.covers(node.output):
             return signal
         return Widened(self.network.graph.neurons, unit, self._unique(f"{safe(self._label(node))}_wide"))(signal)

@@ -560,3 +560,15 @@ def test_a_fit_comes_back_on_the_same_model_rebuilt_with_other_names(tmp_path):
         without = [{key: value for key, value in line.items() if key != "layer"} for line in found.fit_report]
         assert without == [{k: v for k, v in line.items() if k != "layer"} for line in analyzer.fit_report]
         load_analyzer(found.save(tmp_path / "again.npz"), again)
+
+
+@pytest.mark.parametrize("memory", [0, 2.0])
+def test_batches_of_which_no_sample_is_drawn_do_no_harm(memory, monkeypatch):
+    monkeypatch.setattr(segments, "UNIT_BYTES", 1)
+    layers = [keras.layers.Conv2D(2, 3, name="a"), keras.layers.MaxPooling2D(), keras.layers.Conv2D(3, 2, name="head")]
+    layers += [keras.layers.GlobalAveragePooling2D()]
+    model = with_weights(keras.Sequential([keras.Input((7, 6, 2)), *layers]))
+    analyzer = mipin(model, rows=60, classes=[0, 2]).fit(IMAGES, batch_size=2, memory=memory)
+    assert {line["layer"]: line["rows"] for line in analyzer.fit_report}.keys() == {"a", "head"}
+    assert all(0 < line["rows"] < 200 for line in analyzer.fit_report)
+    assert all(np.isfinite(found).all() and found.any() for found in maps(analyzer, IMAGES, 2))

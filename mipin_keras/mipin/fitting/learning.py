@@ -82,6 +82,8 @@ class Learner:
         rate = max((draw.rate for draw in draws.values()), default=0.0)
         for units in task.load(True):
             self._carry(task, units)
+            for unit in units:
+                self.samples.trim(unit, position)
             used = [unit.samples[: int(np.searchsorted(unit.draws, rate))] for unit in units]
             drawn = [self.samples.positions(position, samples, inverse, take) for samples in used]
             for c in task.classes:
@@ -91,7 +93,9 @@ class Learner:
                 parts = self.replicas.each(part_of, [(unit,) for unit in units])
                 for part, positions in zip(parts, drawn, strict=True):
                     if part is not None:
-                        at = None if positions is None else positions[part.rows, : draws[c].take]
+                        at = positions
+                        if at is not None and (len(part.rows), draws[c].take) != at.shape:
+                            at = at[part.rows, : draws[c].take]
                         inverse.add_rows(sums[c], part.signal, part.target, at, part.record)
         self._exchange(task, list(sums.values()), [f"class {c}" for c in task.classes])
         for c in task.classes:

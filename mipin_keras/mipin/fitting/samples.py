@@ -155,11 +155,15 @@ class Samples:
                 if self.carried:
                     self._units[int(samples[0])] = unit
             unit.held = self._held(unit, segment.first if begun else 0)
+            if not begun:
+                unit.top = np.zeros(len(x), int)
+            if not len(unit.held):  # of such a unit nobody asks for anything
+                unit.forward_pass = ForwardPass(tf.zeros(()), {}, {})
+                return unit
             unit.forward_pass = self.network.forward_between(
                 x[unit.order[unit.held]], low, high, tuple(nodes), logits=not begun, whole=whole
             )
             if not begun:
-                unit.top = np.zeros(len(x), int)
                 unit.top[unit.held] = self.members.top(unit.forward_pass.logits)
             return unit
 
@@ -225,6 +229,19 @@ class Samples:
             own = ForwardPass(logits, records, {})
             self.network.invert_down_to(own, neuron, node, weights, walk.partial, self.dtype)
         return walk
+
+    def trim(self, unit: Unit, position: int) -> None:
+        """Drop the samples that neither a learned node nor those below it need, where they fit all classes."""
+        if self.members.all:
+            held = self._held(unit, position)
+            if len(held) < len(unit.held):
+                own = np.arange(len(held))  # the first ones, as they are sorted by their draws
+                kept = unit.present
+                records, targets = tf.nest.map_structure(
+                    lambda tensor: taken(tensor, own), (kept.records, kept.targets)
+                )
+                logits = taken(kept.logits, own) if kept.logits.shape.rank else kept.logits
+                unit.forward_pass, unit.held = ForwardPass(logits, records, targets), held
 
     def pass_by(self, unit: Unit, neuron: int, position: int, weights: dict[int, Weights]) -> None:
         """Carry a class' signal down to a learned node that is fitted already; arguments as of :meth:`advance`."""

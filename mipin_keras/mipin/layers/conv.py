@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
+from ...data.distribute import per_device
 from ...graph import linear, windows
 from ...graph.model_graph import Step
 from ..inverse import LearnedInverse, Record, Weights, register_inverse
@@ -38,6 +40,8 @@ class _Windowed(LearnedInverse):
         # Of each group, how many channels are read at one position, and how many are reconstructed there
         self._split = (self.output_shape[-1] // self.groups, self.input_shape[-1] // self.groups)
         self.weight_shapes = ((*self.windows.sizes, *self._kernel_tail()), (self.input_shape[-1],))
+        self._traced: dict[Any, Callable] = {}
+        self._last: dict[int | None, Any] = {}
 
     def _groups(self) -> int:
         """How many regressions run side by side."""
@@ -79,34 +83,65 @@ class _Windowed(LearnedInverse):
 
     def _rows(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None, kind: int | None) -> tuple[Any, Any]:
         """Features and targets: of all positions, or of those of a kind with the elements that reach them alone."""
-        n, (read, made), filters = int(signal.shape[0]), self._split, self.output_shape[-1]
+        read, made = self._split
         pixels = tf.reshape(x, (-1, self.input_shape[-1]))
-        many = len(self.kinds) > 1 and kind is not None
-        elements, own = self.kinds[kind or 0] if many else (np.arange(self._table.shape[1]), np.arange(self.positions))
-        if self.windows.pointwise:  # each position is read from itself
-            features = tf.reshape(signal, (-1, filters))
-            if positions is not None:
-                flat = (positions + np.arange(n)[:, None] * self.positions).reshape(-1)
-                features, pixels = tf.gather(features, flat), tf.gather(pixels, flat)
-        else:
-            at = np.broadcast_to(own, (n, len(own))) if positions is None else positions
-            samples, at = np.repeat(np.arange(n), at.shape[1]), at.reshape(-1)
-            if many and positions is not None:
-                chosen = np.isin(at, own)
-                samples, at = samples[chosen], at[chosen]
-            if positions is not None or many:
-                pixels = tf.gather(pixels, samples * self.positions + at)
-            # One more output position that is always 0 stands for "no window".
-            flat = tf.pad(tf.reshape(signal, (n, -1, filters)), [[0, 0], [0, 1], [0, 0]])
-            size = int(flat.shape[1])
-            index = self._table[at][:, elements] + (samples * size)[:, None]
-            features = tf.gather(tf.reshape(flat, (-1, filters)), index)
-        rows, size = int(pixels.shape[0]), len(elements)  # without elements there are rows of no features
+        elements, at, index = self._chosen(int(signal.shape[0]), positions, kind)
+        pixels = pixels if at is None else tf.gather(pixels, at)
+        if index is not None:
+            features = self._patches(signal.dtype)(signal, index)
+        else:  # each position is read from itself
+            features = tf.reshape(signal, (-1, self.output_shape[-1]))
+            features = features if at is None else tf.gather(features, at)
+        rows = int(pixels.shape[0])  # without elements there are rows of no features
         if self.groups == 1:
-            return tf.reshape(features, (1, rows, size * read)), tf.reshape(pixels, (1, rows, made))
-        split = tf.transpose(tf.reshape(features, (rows, size, self.groups, read)), (2, 0, 1, 3))
+            return tf.reshape(features, (1, rows, elements * read)), tf.reshape(pixels, (1, rows, made))
+        split = tf.transpose(tf.reshape(features, (rows, elements, self.groups, read)), (2, 0, 1, 3))
         targets = tf.transpose(tf.reshape(pixels, (rows, self.groups, made)), (1, 0, 2))
-        return tf.reshape(split, (self.groups, rows, size * read)), targets
+        return tf.reshape(split, (self.groups, rows, elements * read)), targets
+
+    def _chosen(
+        self, n: int, positions: np.ndarray | None, kind: int | None
+    ) -> tuple[int, tf.Tensor | None, tf.Tensor | None]:
+        """How many elements of the window are read, of which input positions, and where each of them lies.
+
+        Flat indices over ``n`` samples: of the input positions ``(rows,)``,
+        None for all; of the signal ``(rows, elements)``, with one more output
+        position a sample that stands for "no window", None where each
+        position is read from itself.
+        """
+        known = self._last.get(kind)
+        if known is not None and known[0] == n and known[1] is positions:  # of the class before
+            return known[2]
+        some = len(self.kinds) > 1 and kind is not None
+        elements, own = self.kinds[kind or 0] if some else (np.arange(self._table.shape[1]), np.arange(self.positions))
+        at = np.broadcast_to(own, (n, len(own))) if positions is None else positions
+        samples, at = np.repeat(np.arange(n), at.shape[1]), at.reshape(-1)
+        if some and positions is not None:
+            chosen = np.isin(at, own)
+            samples, at = samples[chosen], at[chosen]
+        size, index = math.prod(self.output_shape[:-1]) + 1, None
+        if not self.windows.pointwise:
+            index = tf.constant(self._table[at][:, elements] + (samples * size)[:, None], tf.int32)
+        every = positions is None and not some
+        found = len(elements), None if every else tf.constant(samples * self.positions + at, tf.int32), index
+        self._last[kind] = n, positions, found
+        return found
+
+    def _patches(self, dtype: tf.DType) -> Callable:
+        """The traced function that reads the signal ``(n, *output_shape)`` at flat indices, as of :meth:`_chosen`."""
+
+        def trace() -> Callable:
+            spec = [tf.TensorSpec((None, *self.output_shape), dtype), tf.TensorSpec((None, None), tf.int32)]
+
+            @tf.function(input_signature=spec, autograph=False)
+            def patches(signal: tf.Tensor, index: tf.Tensor) -> tf.Tensor:
+                filters = self.output_shape[-1]
+                flat = tf.reshape(signal, (tf.shape(signal)[0], -1, filters))
+                return tf.gather(tf.reshape(tf.pad(flat, [[0, 0], [0, 1], [0, 0]]), (-1, filters)), index)
+
+            return patches.get_concrete_function()
+
+        return per_device(self._traced, dtype, trace)
 
     def keras_layer(self, name: str, **options: Any) -> keras.layers.Layer:
         """A Keras layer of its own for this inverse: its weights are those of :attr:`weight_shapes`, in their order.
