@@ -8,6 +8,7 @@ from typing import NamedTuple
 from ...graph.model_graph import Step
 from ..inverse_graph import Node
 from ..network import InverseNetwork
+from .training import bytes_a_sample, groups
 
 # Measured on two cores, and only as good as a guess needs: seconds a batch and class for the calls, seconds a batch,
 # seconds a multiplication in float64, and seconds a value that goes into a regression. The first layer's time shows how
@@ -28,6 +29,7 @@ class Plan(NamedTuple):
         epochs: Of training, or None where everything is solved in closed form.
         rows: Most rows of a regression, or None.
         keeps: Whether what the network makes of the data is kept.
+        samples: How many there are; None where that is not known yet.
     """
 
     network: InverseNetwork
@@ -36,6 +38,7 @@ class Plan(NamedTuple):
     epochs: int | None
     rows: int | None
     keeps: bool
+    samples: int | None = None
 
     @property
     def size(self) -> str:
@@ -53,7 +56,11 @@ class Plan(NamedTuple):
     def _passes(self, node: Node) -> int:
         inverse = self.network.regression(node)
         if self.epochs is not None and inverse.trainable:
-            return self.epochs + 1
+            # One for all classes whose signals are kept together; of a class that does not fit, one in each epoch and
+            # one for its error. Of samples="class" a class has fewer.
+            size = (self.samples or 0) * bytes_a_sample(inverse)
+            together = len(list(groups(dict.fromkeys(range(self.classes), size), self.memory)))
+            return together if size <= self.memory else self.classes * (self.epochs + 1)
         return math.ceil(self.classes / max(1, self.memory // inverse.regression().nbytes))
 
     def guess(self, first: float, samples: int, batches: int) -> float:

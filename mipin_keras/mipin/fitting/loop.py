@@ -126,7 +126,8 @@ class Fitting:
     def _plan(self) -> cost.Plan:
         options = self.options
         epochs = options.epochs if options.conv_solver == "trained" else None
-        return cost.Plan(self.network, len(self.classes), self.memory, epochs, options.rows, self.samples.keeps)
+        keeps, samples = self.samples.keeps, self.batches.samples
+        return cost.Plan(self.network, len(self.classes), self.memory, epochs, options.rows, keeps, samples)
 
     def _log_how_long(self, plan: cost.Plan, first: float) -> None:
         """Guess from the first layer's time how long the fit takes; warn if it is more than an hour."""

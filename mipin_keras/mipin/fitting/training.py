@@ -83,10 +83,9 @@ def train(
         By class; one without samples has ``squares`` of no samples.
     """
     trainee = _Trainee(inverse, schedule)
-    shapes = (inverse.output_shape, inverse.input_shape)
-    sizes = {c: 4 * count * sum(int(np.prod(shape)) for shape in shapes) for c, count in samples.items()}
+    sizes = {c: count * bytes_a_sample(inverse) for c, count in samples.items()}
     found: dict[int, Trained] = {}
-    for group in _groups(sizes, memory):
+    for group in groups(sizes, memory):
         kept: dict[int, list[tuple[tf.Tensor, tf.Tensor]]] = {c: [] for c in group}
         fits = sizes[group[0]] <= memory
         for c, signal, x in each_batch(group, True) if fits else ():
@@ -105,7 +104,12 @@ def train(
     return found
 
 
-def _groups(sizes: dict[int, int], memory: int) -> Iterator[list[int]]:
+def bytes_a_sample(inverse: LearnedInverse) -> int:
+    """What is kept of one sample of a class: the signal and the target, float32."""
+    return 4 * sum(int(np.prod(shape)) for shape in (inverse.output_shape, inverse.input_shape))
+
+
+def groups(sizes: dict[int, int], memory: int) -> Iterator[list[int]]:
     """The classes in groups whose sizes fit in ``memory`` together; one that does not fit is a group of its own."""
     group: list[int] = []
     for c, size in sizes.items():

@@ -67,6 +67,17 @@ def test_the_guess_grows_with_classes_samples_and_layers():
     assert kept.passes == 1 and kept.guess(first, 1000, 32) <= small.guess(first, 1000, 32)
 
 
+def test_the_passes_of_a_training():
+    # A pass for the Dense head; 1,000 samples of (5, 4, 3) signals and (7, 6, 2) targets are 576,000 bytes a class.
+    settings = {"epochs": 4, "samples": 1000}
+    head = plan(cnn(), 3).network.regression(plan(cnn(), 3).network.learned[0]).regression().nbytes
+    assert head < 100_000
+    assert plan(cnn(), 3, memory=3 * 576_000, **settings).passes == 1 + 1
+    assert plan(cnn(), 3, memory=3 * 576_000 - 1, **settings).passes == 1 + 2
+    assert plan(cnn(), 3, memory=576_000, **settings).passes == 1 + 3
+    assert plan(cnn(), 3, memory=576_000 - 1, **settings).passes == 1 + 3 * (4 + 1)
+
+
 @pytest.mark.parametrize(
     ("seconds", "words"),
     [
