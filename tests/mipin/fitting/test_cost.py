@@ -7,6 +7,7 @@ import pytest
 from mipin_keras import create_analyzer
 from mipin_keras.mipin.fitting import cost
 from mipin_keras.mipin.fitting import loop as fitting
+from mipin_keras.mipin.fitting.training import passes_of
 from tests.networks import cnn, mlp, samples
 
 X = samples((12,), 60)
@@ -64,6 +65,14 @@ def test_the_guess_grows_with_classes_samples_and_layers():
     assert small.guess(first, 1000, 32) < large.guess(first, 1000, 32)
     assert small.guess(0.1, 1000, 32) < small.guess(1.0, 1000, 32)
     assert plan(mlp(), 10, passes=1).guess(first, 1000, 32) < small.guess(first, 1000, 32)
+
+
+def test_the_passes_of_a_training():
+    # 1,000 samples of (5, 4, 3) signals and (7, 6, 2) targets are 576,000 bytes a class.
+    network = create_analyzer("mipin", cnn()).network
+    inverse, samples_of = network.regression(network.learned[-1]), dict.fromkeys(range(3), 1000)
+    for memory, passes in ((3 * 576_000, 1), (3 * 576_000 - 1, 2), (576_000, 3), (576_000 - 1, 3 * (4 + 1))):
+        assert passes_of(inverse, samples_of, memory, epochs=4) == passes
 
 
 @pytest.mark.parametrize(

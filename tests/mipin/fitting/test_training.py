@@ -245,3 +245,16 @@ def test_what_it_prints(verbose, lines, capsys):
     out = capsys.readouterr().out
     assert out.count("Epoch ") == lines and ("mipin:   training class 1" in out) == (verbose > 0)
     assert out.count("loss: ") == lines  # a line an epoch, as there is no terminal
+
+
+def test_a_checkpoint_belongs_to_its_callbacks(tmp_path):
+    def fit(callbacks):
+        analyzer = create_analyzer("mipin.trained", cnn(), classes=1, epochs=1, verbose=0)
+        return analyzer.fit(X, checkpoint=tmp_path / "part", callbacks=callbacks)
+
+    fit([Seen()])
+    again = Seen()
+    fit([again])
+    assert not again.trainings  # all was learned before
+    with pytest.raises(ValueError, match="callbacks"):
+        fit(None)
