@@ -79,7 +79,7 @@ class OneChannel(Inverse):
 
     def narrow(self, record: Record, channel: int) -> Record:
         """What of :meth:`record` is of one channel: ``(n, ..., 1)`` of tensors ``(n, ..., channels)``."""
-        own = tuple(part[..., channel : channel + 1] for part in record)
+        own = tuple(_channel(part, channel) for part in record)
         if isinstance(self.wide, pooling.MaxPoolInverse):  # flat indices, which count the channels
             own = tuple(switches // self.wide.input_shape[-1] for switches in own)
         return own
@@ -146,7 +146,7 @@ class Head:
                 found[index] = inverse.narrow(found[index], neuron)
         for mask in map(mask_of, self._tensors):
             if mask in found:
-                found[mask] = tuple(part[..., neuron : neuron + 1] for part in found[mask])
+                found[mask] = tuple(_channel(part, neuron) for part in found[mask])
         return found
 
     def covers(self, tensor_id: int) -> bool:
@@ -194,6 +194,11 @@ class Head:
             return None  # a Dense layer at the very top read one channel always
         kernel = node.inverse.weight_shapes[0]  # type: ignore[attr-defined]
         return 0 if isinstance(node.inverse, DenseInverse) else len(kernel) - 1
+
+
+def _channel(tensor: tf.Tensor, channel: Any) -> tf.Tensor:
+    """One channel, an int or an int variable, as an axis of one."""
+    return tensor[..., channel][..., None]
 
 
 def _length(nodes: list[Node], channels: int) -> int | None:

@@ -143,7 +143,7 @@ class InverseNetwork:
 
     def signal(self, forward_pass: ForwardPass, neuron: int, dtype: Any = tf.float32) -> tf.Tensor:
         """Where class ``neuron``'s walk starts: ``(n, 1)``; without a head ``(n, neurons)``, zeros elsewhere."""
-        logit = tf.cast(forward_pass.logits[:, neuron : neuron + 1], dtype)
+        logit = tf.cast(forward_pass.logits[:, neuron], dtype)[:, None]
         return logit if self.head.narrow else logit * tf.one_hot(neuron, self.graph.neurons, dtype=dtype)
 
     def invert_down_to(

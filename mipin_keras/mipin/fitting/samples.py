@@ -183,7 +183,8 @@ class Samples:
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """This host's batches, small ones put together: samples, their indices and draws, and the batches' bounds."""
-        choose = np.random.default_rng([self.seed])
+        # The draws that version 0.2 made for the layer below the head: a network of one convolution keeps its samples.
+        choose = np.random.default_rng([self.seed, 1])
         waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         first = 0
         for i, x in enumerate(self.passing()):

@@ -70,7 +70,7 @@ def test_it_is_adam_on_the_overall_objective(samples_, monkeypatch):
         assert len(batches) > 1  # on one alone the layers' own fit is the best already
         wanted = by_hand(model, c, start, batches, 3)
         for found, by_adam, before in zip(weights_of(tuned, c), wanted, start, strict=True):
-            assert np.linalg.norm(found - by_adam) < 1e-3 * np.linalg.norm(found - before)
+            assert np.linalg.norm(found - by_adam) < 3e-3 * np.linalg.norm(found - before)
 
 
 def cut(chosen):
