@@ -161,9 +161,9 @@ class MIPIN(Explanation):
     ) -> Self:
         """Learn the inverse of every class in ``classes``, from the top down (Algorithm 1).
 
-        Passes over the data once or more a learned layer; memory depends on
-        the model, the batch and ``memory``, not on the number of samples.
-        Interrupted, it leaves the analyzer as it was.
+        Passes over the data once for as many layers as ``memory`` allows;
+        what it takes depends on the model, the batch and ``memory``, not on
+        the number of samples. Interrupted, it leaves the analyzer as it was.
 
         In the scope of a ``tf.distribute.MirroredStrategy`` or
         ``MultiWorkerMirroredStrategy`` each replica walks its share of the
@@ -181,11 +181,11 @@ class MIPIN(Explanation):
             steps: Batches a pass.
             classes: Fit these, and keep the others that are fitted; None for
                 those of the analyzer, anew.
-            memory: GiB. So many classes go through the data together as their
-                sums fit in there (one always does), and what the network
-                makes of the data is kept between the passes where it fits in
-                as much again. Changes the time, and the numbers by rounding
-                only.
+            memory: GiB. So many classes are fitted together as their sums
+                fit in there (one always does), and so many layers in one pass
+                over the data as what the network makes of them fits in as
+                much again; signals that wait and do not fit go to temporary
+                files. Changes the time, and the numbers by rounding only.
             checkpoint: A folder: what is learned is written there layer by
                 layer, and a fit of the same model, data and options goes on
                 from what stands there, with the same numbers. Fine-tuning is

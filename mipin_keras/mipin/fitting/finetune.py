@@ -19,7 +19,7 @@ from ..network import InverseNetwork
 from .measuring import measure
 from .members import Members
 
-#: Adam's, Keras' own default. Of 1e-3, 1e-4 and 1e-5 it was the best on test images; see docs/fit.md.
+#: Adam's, Keras' own default.
 LEARNING_RATE = 1e-3
 
 AllWeights = dict[int, dict[int, Weights]]

@@ -55,6 +55,11 @@ class Frontier:
         """Whether signals lie in files."""
         return self._folder is not None
 
+    def close(self) -> None:
+        """Delete the files."""
+        if self._folder is not None:
+            self._folder.cleanup()
+
     def at_hand(self, walk: Walk) -> None:
         """Bring a walk's signals into memory."""
         if walk.file is None:

@@ -128,9 +128,12 @@ class Fitting:
         if any(map(self.results.missing, range(count))):
             times = "once" if plan.passes == 1 else f"about {plan.passes:,} times"
             self.log(f"{plan.size} to learn, passing over the data {times}")
-        for segment in self.samples.segments:
-            if any(map(self.results.missing, range(segment.first, count))):
-                self._learn_segment(learner, segment, plan)
+        try:
+            for segment in self.samples.segments:
+                if any(map(self.results.missing, range(segment.first, count))):
+                    self._learn_segment(learner, segment, plan)
+        finally:
+            self.samples.frontier.close()
         self._warn_of_little()
         return self.results.weights
 

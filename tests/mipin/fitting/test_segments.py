@@ -132,7 +132,7 @@ def test_segments_fill_the_memory():
     assert len(planned(found, lambda i: 0.4, whole // 2, True)) == 1
 
 
-def test_signals_in_files_come_back(rng, tmp_path):
+def test_signals_in_files_come_back(rng):
     frontier = Frontier(True)
     signals = {
         3: [tf.constant(rng.normal(size=(4, 2, 3)), tf.float32)],
@@ -147,6 +147,9 @@ def test_signals_in_files_come_back(rng, tmp_path):
             for a, b in zip(walk.partial.signals[n], parts, strict=True):
                 np.testing.assert_array_equal(a, b)
     frontier.put_away(Walk(np.arange(0), PartialWalk()))  # nothing to write
+    assert walk.file.exists()
+    frontier.close()
+    assert not walk.file.parent.exists()
 
 
 def test_rows_taken():
