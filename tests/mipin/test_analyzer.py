@@ -316,7 +316,7 @@ def test_a_model_whose_output_is_not_finite_is_refused(bad):
         analyzer.analyze(X, 0)
 
 
-@pytest.mark.parametrize("precision", ["float64", "mixed_bfloat16"])
+@pytest.mark.parametrize("precision", ["float64", "mixed_bfloat16", "mixed_float16", "float16"])
 def test_models_of_another_precision(precision):
     def model(policy):
         layers = [L.Dense(10, "relu", dtype=policy), L.Dense(4, dtype="float64" if policy == "float64" else "float32")]
@@ -572,3 +572,18 @@ def test_batches_of_which_no_sample_is_drawn_do_no_harm(memory, monkeypatch):
     assert {line["layer"]: line["rows"] for line in analyzer.fit_report}.keys() == {"a", "head"}
     assert all(0 < line["rows"] < 200 for line in analyzer.fit_report)
     assert all(np.isfinite(found).all() and found.any() for found in maps(analyzer, IMAGES, 2))
+
+
+@pytest.mark.parametrize(("classes", "of"), [([1], "class 1"), ([0, 2], "one of the classes")])
+def test_without_a_ridge_a_head_of_a_constant_logit_is_refused_by_its_layer(classes, of):
+    model = mlp()
+    model.layers[-1].set_weights([np.zeros((8, 4), np.float32), np.ones(4, np.float32)])
+    with pytest.raises(ValueError, match=rf"1 features over 150 rows.*ridge=0.*larger ridge.*layer 'head', {of}"):
+        mipin(model, ridge=0, classes=classes).fit(X)
+    assert mipin(model, classes=classes).fit(X).fitted  # with one there is an answer: the mean
+
+
+def test_without_a_ridge_collinear_signals_are_refused_by_their_layer():
+    """Without masks all neurons of a layer get the one logit, times their weights; float32 would make it noise."""
+    with pytest.raises(ValueError, match=r"8 features over 150 rows.*ridge=0.*layer 'dense2', class 1"):
+        mipin(mlp(), ridge=0, forward_relu=False, classes=1).fit(X)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import tensorflow as tf
@@ -101,7 +101,7 @@ class Learner:
         for c in task.classes:
             if not self.members.count(c):
                 raise self.members.none(c)
-            yield sums.pop(c).solve(ridge, np.float32)
+            yield self._regressed(task, sums.pop(c), ridge, f"class {c}")
 
     def _logits_solved(self, task: Task, ridge: float) -> list[Solution]:
         sums = LogitRidge(len(task.classes), task.inverse.weight_shapes[0][1])
@@ -113,7 +113,14 @@ class Learner:
                 logits = tf.gather(tf.cast(unit.logits, tf.float32), task.classes, axis=1)
                 sums.update(logits, tf.reshape(unit.targets(task.node), (len(unit.held), -1)))
         self._exchange(task, [sums], ["all classes"])
-        return sums.solve(ridge, np.float32)
+        return self._regressed(task, sums, ridge, "one of the classes")
+
+    def _regressed(self, task: Task, sums: Any, ridge: float, of: str) -> Any:
+        """The solution of a regression, or several."""
+        try:
+            return sums.solve(ridge, np.float32)
+        except ValueError as problem:
+            raise ValueError(f"{problem}; this was in layer {task.node.name!r}, {of}") from None
 
     def _exchange(self, task: Task, sums: list, names: list[str]) -> None:
         """Add up with the other hosts."""
