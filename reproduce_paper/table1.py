@@ -49,7 +49,7 @@ def variants(name: str, scale: Scale) -> list[tuple[str, dict[str, Any], int]]:
     if name in HAS_CONVOLUTIONS:
         rows.append(("mipin.trained", {"samples": "class", "epochs": scale.trained_epochs}, scale.trained_samples))
     # The layers' own fit on these images too: what fewer images do is not what fine-tuning does.
-    for epochs in (0, scale.finetune_epochs):
+    for epochs in (0, scale.finetune_epochs) if scale.finetune_epochs else ():
         for samples in ("all", "class"):
             rows.append(("mipin", {"samples": samples, "finetune_epochs": epochs} | own, scale.finetuned_samples))
     return rows
@@ -209,6 +209,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options of this experiment."""
     arguments.add_models(parser, PAPER)
     parser.add_argument("--epochs", type=int, help="epochs of the models' training, instead of each one's own")
+    parser.add_argument("--finetune-epochs", type=int, help="of the fine-tuned rows; 0 leaves them out")
 
 
 def run(args: argparse.Namespace) -> pathlib.Path:
@@ -216,6 +217,8 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     scale = QUICK if args.quick else Scale()
     if args.epochs is not None:
         scale = scale._replace(epochs=args.epochs)
+    if args.finetune_epochs is not None:
+        scale = scale._replace(finetune_epochs=args.finetune_epochs)
     experiment = report.Experiment("table1", args)
     experiment.result |= {"scale": scale._asdict(), "models": {}}
     for name in args.models:
