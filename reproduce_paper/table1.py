@@ -141,6 +141,11 @@ def markdown(result: dict[str, Any]) -> str:
                     + ["undefined" if value is None else f"{value:.1f} %" for value in numbers]
                 )
     first = next(iter(result["models"].values()))["rows"][0]
+    epochs, tuned = result["scale"]["finetune_epochs"], ""
+    if epochs:
+        tuned = f"""Those that are "fine-tuned" train all inverses of a class together for {epochs} epochs of
+Adam (`finetune_epochs`), the paper's overall objective, on fewer images too; beside them stand the same fits without.
+"""
     return f"""# Table 1: completeness of the source signals
 
 {report.table(header, lines)}
@@ -155,9 +160,8 @@ APC is Eq. 10 and "pos." Eq. 11, in percent, for the class that the model takes 
 it did at the pixels: "forward relu stops at the second layer" (section 6.1.2) reads as no mask there, which is this
 package's default; "pixels masked" is `mask_input=True`. The rows of "mipin.trained" fit their convolutions with
 {result["scale"]["trained_epochs"]} epochs of Adam, on fewer images for the time it takes; an MLP has none to train.
-Those that are "fine-tuned" train all inverses of a class together for {result["scale"]["finetune_epochs"]} epochs of
-Adam (`finetune_epochs`), the paper's overall objective, on fewer images too; beside them stand the same fits without.
-The paper gives neither the models' accuracy nor how long they were trained, and APC depends on it: see `--epochs`.
+{tuned}The paper gives neither the models' accuracy nor how long they were trained, and APC depends on that: see
+`--epochs`.
 """
 
 
