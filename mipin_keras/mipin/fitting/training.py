@@ -175,12 +175,14 @@ class _Trainee:
         return Trained(tuple(np.array(w) for w in self._model.get_weights()), squares)
 
     def _fit(self, pairs: Callable[[], _Pairs], steps: int) -> None:
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
 
         def rows() -> Iterator[tuple[tf.Tensor, tf.Tensor]]:
             try:
                 yield from pairs()
-            except Exception as problem:  # TensorFlow would hand on its text alone
+            except GeneratorExit:  # Keras has read enough
+                raise
+            except BaseException as problem:  # somebody's Ctrl-C too: TensorFlow would hand on its text alone
                 failures.append(problem)
                 raise
 
