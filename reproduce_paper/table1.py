@@ -141,7 +141,7 @@ def markdown(result: dict[str, Any]) -> str:
                     + ["undefined" if value is None else f"{value:.1f} %" for value in numbers]
                 )
     first = next(iter(result["models"].values()))["rows"][0]
-    epochs, tuned = result["scale"]["finetune_epochs"], ""
+    epochs, tuned = result["scale"].get("finetune_epochs", 0), ""
     if epochs:
         tuned = f"""Those that are "fine-tuned" train all inverses of a class together for {epochs} epochs of
 Adam (`finetune_epochs`), the paper's overall objective, on fewer images too; beside them stand the same fits without.
