@@ -302,6 +302,7 @@ def test_a_summary_and_a_plot(tmp_path, capsys):
     assert (tmp_path / "model.png").exists()
 
 
+@pytest.mark.medium
 def test_a_compiled_one_goes_on_training(tmp_path):
     analyzer, x = fitted(cnn)
     model = analyzer.inverse_model(1)

@@ -98,6 +98,7 @@ def test_own_samples_fill_batches_in_the_datas_order():
     assert [len(batch) for batch in tuning._batches_of(2)] == [16] * 9 + [6]
 
 
+@pytest.mark.medium
 def test_the_report_has_the_error_before_and_after():
     model = mlp()
     closed, tuned = mipin(model, 0).fit(X), mipin(model, 30).fit(X)
@@ -178,6 +179,7 @@ def interrupted(after):
     return source
 
 
+@pytest.mark.medium
 def test_interrupted_it_leaves_the_analyzer_as_it_was(tmp_path):
     model = mlp()
     analyzer = mipin(model, 2).fit(X)
@@ -189,6 +191,7 @@ def test_interrupted_it_leaves_the_analyzer_as_it_was(tmp_path):
         assert all((a == b).all() for a, b in zip(weights_of(analyzer, 1), before, strict=True))
 
 
+@pytest.mark.medium
 def test_it_is_done_again_from_a_checkpoint(tmp_path):
     model = mlp()
     wanted = mipin(model, 2).fit(X, batch_size=50)

@@ -155,6 +155,7 @@ def test_a_separable_convolution_has_the_inverses_of_its_two_parts(kind):
     assert all(0 < line["relative"] < 1.001 for line in analyzer.fit_report)
 
 
+@pytest.mark.medium
 @pytest.mark.parametrize(
     "layer",
     [L.DepthwiseConv2D(3, depth_multiplier=2, activation="relu"), L.Conv2DTranspose(2, 3, strides=2)],
