@@ -98,9 +98,9 @@ class Ridge(Regression):
     Args:
         features, targets: Columns of F and of T.
         groups: How many such regressions run side by side.
-        columns: Of which columns the rows of each kind come, the others being
-            0 in them; int arrays. Rows of a kind have sums of their own, of
-            these columns only. None: one kind, of all columns.
+        columns: Of which columns the rows of each phase come, the others being
+            0 in them; int arrays. Rows of a phase have sums of their own, of
+            these columns only. None: one phase, of all columns.
     """
 
     def __init__(self, features: int, targets: int, groups: int = 1, columns: Sequence[np.ndarray] | None = None):
@@ -113,12 +113,12 @@ class Ridge(Regression):
     def rows(self) -> int:
         return sum(sums.rows for sums in self._sums if sums) + sum(map(_count, self._waiting))
 
-    def update(self, features: Any, targets: Any, kind: int = 0) -> None:
-        """Add rows: arrays or tensors ``(groups, rows, columns of the kind)`` and ``(groups, rows, targets)``."""
+    def update(self, features: Any, targets: Any, phase: int = 0) -> None:
+        """Add rows: arrays or tensors ``(groups, rows, columns of the phase)`` and ``(groups, rows, targets)``."""
         if not features.shape[1]:
             return
-        self._waiting[kind].append((features, targets))
-        block = self._block(kind)
+        self._waiting[phase].append((features, targets))
+        block = self._block(phase)
         if not any(self._sums):
             # Rows wait as they are, for a solution of few rows.
             if self.rows < max(_FEWEST_ROWS, self.sizes[1]):
@@ -128,24 +128,24 @@ class Ridge(Regression):
             if _count(waiting) >= block:
                 self._flush(each)
 
-    def _block(self, kind: int) -> int:
-        wide = 8 * self.sizes[0] * (len(self._columns[kind]) + self.sizes[2])
+    def _block(self, phase: int) -> int:
+        wide = 8 * self.sizes[0] * (len(self._columns[phase]) + self.sizes[2])
         return max(_FEWEST_ROWS, min(BLOCK_ROWS, BLOCK_BYTES // wide))
 
-    def _flush(self, kind: int) -> None:
+    def _flush(self, phase: int) -> None:
         """Add what waits to the sums, a block at a time."""
-        waiting, block = self._waiting[kind], self._block(kind)
+        waiting, block = self._waiting[phase], self._block(phase)
         while waiting:
             part = [waiting.pop(0)]
             while waiting and _count(part) < block:
                 part.append(waiting.pop(0))
             rows = tuple(joined([each[i] for each in part], axis=1) for i in (0, 1))
-            self._sums[kind] = sums = self._sums[kind] or _Sums((mean(rows[0], 1), mean(rows[1], 1)))
+            self._sums[phase] = sums = self._sums[phase] or _Sums((mean(rows[0], 1), mean(rows[1], 1)))
             sums.add(*rows)
 
     def moments(self) -> Moments:
-        for kind in range(len(self._columns)):
-            self._flush(kind)
+        for phase in range(len(self._columns)):
+            self._flush(phase)
         found = [(sums.moments(), columns) for sums, columns in zip(self._sums, self._columns, strict=True) if sums]
         self._sums = [None] * len(self._columns)
         groups, features, targets = self.sizes
@@ -164,9 +164,9 @@ class Ridge(Regression):
 
     def _solve_rows(self, ridge: float, dtype: Any) -> Solution:
         """Of fewer rows than features: ``W = Fᵀ (F Fᵀ + ridge)⁻¹ T``, which is the same."""
-        kinds = [i for i, waiting in enumerate(self._waiting) if waiting]
-        f = joined([self._widened(part[0], kind) for kind in kinds for part in self._waiting[kind]], axis=1)
-        t = joined([part[1] for kind in kinds for part in self._waiting[kind]], axis=1)
+        phases = [i for i, waiting in enumerate(self._waiting) if waiting]
+        f = joined([self._widened(part[0], phase) for phase in phases for part in self._waiting[phase]], axis=1)
+        t = joined([part[1] for phase in phases for part in self._waiting[phase]], axis=1)
         self._waiting = [[] for _ in self._columns]
         means = mean(f, 1), mean(t, 1)
         f -= means[0][:, None]
@@ -185,8 +185,8 @@ class Ridge(Regression):
             error += float(np.square(ridge * view(dual) - view(beside)).sum())
         return solution(kernel, (view(means[0]), view(means[1])), t.shape[1], squares, error)
 
-    def _widened(self, features: Any, kind: int) -> Any:
-        columns = self._columns[kind]
+    def _widened(self, features: Any, phase: int) -> Any:
+        columns = self._columns[phase]
         if len(columns) == self.sizes[1]:
             return features
         if not on_host():

@@ -22,11 +22,13 @@ class Walk:
         rows: Which samples of the unit, by their position in it, ascending.
         partial: Where the walk stands.
         file: Where its signals lie, if on disk.
+        written: Of what the file is: the walk's position, and how many rows.
     """
 
     rows: np.ndarray
     partial: PartialWalk
     file: pathlib.Path | None = None
+    written: tuple[int, int] | None = None
 
 
 def taken(tensor: tf.Tensor, at: np.ndarray) -> tf.Tensor:
@@ -80,7 +82,10 @@ class Frontier:
             walk.file = pathlib.Path(self._folder.name) / f"{self._files}.npy"
             self._files += 1
         signals: Any = walk.partial.signals
-        flat = [view(part).reshape(-1) for parts in signals.values() for part in parts]
-        np.save(walk.file, np.concatenate(flat))
+        stands = walk.partial.position, len(walk.rows)
+        if walk.written != stands:  # in every epoch of a training it stands where it stood
+            flat = [view(part).reshape(-1) for parts in signals.values() for part in parts]
+            np.save(walk.file, np.concatenate(flat))
+            walk.written = stands
         for parts in signals.values():
             parts[:] = [tf.TensorSpec(part.shape, part.dtype) for part in parts]

@@ -183,7 +183,7 @@ class Samples:
 
     def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
         """This host's batches, small ones put together: samples, their indices and draws, and the batches' bounds."""
-        # The draws that version 0.2 made for the layer below the head: a network of one convolution keeps its samples.
+        # The stream that drew for the layer below the head before all shared theirs: it keeps that one's samples.
         choose = np.random.default_rng([self.seed, 1])
         waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         first = 0

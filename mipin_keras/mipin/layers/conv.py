@@ -55,8 +55,8 @@ class _Windowed(LearnedInverse):
         """From which output positions each input position is read: indices ``(input positions, kernel size)``."""
         raise NotImplementedError
 
-    def _kinds(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """Which elements of the kernel can reach which input positions: int arrays of both, each position once."""
+    def _phases(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """For each phase of the strides, which elements of the kernel can reach which input positions: int arrays."""
         everything = np.arange(math.prod(self.windows.sizes))
         return [(everything, np.arange(self.positions))]
 
@@ -65,27 +65,29 @@ class _Windowed(LearnedInverse):
         return self._read_from()
 
     @functools.cached_property
-    def kinds(self) -> list[tuple[np.ndarray, np.ndarray]]:
-        """See :meth:`_kinds`; made once."""
-        return self._kinds()
+    def phases(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        """See :meth:`_phases`; made once."""
+        return self._phases()
 
     def regression(self) -> Regression:
         read, made = self._split
-        columns = [(elements[:, None] * read + np.arange(read)).reshape(-1) for elements, _ in self.kinds]
+        columns = [(elements[:, None] * read + np.arange(read)).reshape(-1) for elements, _ in self.phases]
         return Ridge(math.prod(self.windows.sizes) * read, made, self.groups, columns)
 
     def add_rows(self, sums: Any, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> None:
-        for kind in range(len(self.kinds)):
-            sums.update(*self._rows(signal, x, positions, kind), kind)
+        for phase in range(len(self.phases)):
+            sums.update(*self._rows(signal, x, positions, phase), phase)
 
     def design(self, signal: Any, x: tf.Tensor, positions: np.ndarray | None, record: Record = ()) -> tuple[Any, Any]:
         return self._rows(signal, x, positions, None)
 
-    def _rows(self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None, kind: int | None) -> tuple[Any, Any]:
-        """Features and targets: of all positions, or of those of a kind with the elements that reach them alone."""
+    def _rows(
+        self, signal: tf.Tensor, x: tf.Tensor, positions: np.ndarray | None, phase: int | None
+    ) -> tuple[Any, Any]:
+        """Features and targets: of all positions, or of those of a phase with the elements that reach them alone."""
         read, made = self._split
         pixels = tf.reshape(x, (-1, self.input_shape[-1]))
-        elements, at, index = self._chosen(int(signal.shape[0]), positions, kind)
+        elements, at, index = self._chosen(int(signal.shape[0]), positions, phase)
         pixels = pixels if at is None else tf.gather(pixels, at)
         if index is not None:
             features = self._patches(signal.dtype)(signal, index)
@@ -100,7 +102,7 @@ class _Windowed(LearnedInverse):
         return tf.reshape(split, (self.groups, rows, elements * read)), targets
 
     def _chosen(
-        self, n: int, positions: np.ndarray | None, kind: int | None
+        self, n: int, positions: np.ndarray | None, phase: int | None
     ) -> tuple[int, tf.Tensor | None, tf.Tensor | None]:
         """How many elements of the window are read, of which input positions, and where each of them lies.
 
@@ -109,11 +111,13 @@ class _Windowed(LearnedInverse):
         position a sample that stands for "no window", None where each
         position is read from itself.
         """
-        known = self._last.get(kind)
+        known = self._last.get(phase)
         if known is not None and known[0] == n and known[1] is positions:  # of the class before
             return known[2]
-        some = len(self.kinds) > 1 and kind is not None
-        elements, own = self.kinds[kind or 0] if some else (np.arange(self._table.shape[1]), np.arange(self.positions))
+        some = len(self.phases) > 1 and phase is not None
+        elements, own = (
+            self.phases[phase or 0] if some else (np.arange(self._table.shape[1]), np.arange(self.positions))
+        )
         at = np.broadcast_to(own, (n, len(own))) if positions is None else positions
         samples, at = np.repeat(np.arange(n), at.shape[1]), at.reshape(-1)
         if some and positions is not None:
@@ -124,7 +128,7 @@ class _Windowed(LearnedInverse):
             index = tf.constant(self._table[at][:, elements] + (samples * size)[:, None], tf.int32)
         every = positions is None and not some
         found = len(elements), None if every else tf.constant(samples * self.positions + at, tf.int32), index
-        self._last[kind] = n, positions, found
+        self._last[phase] = n, positions, found
         return found
 
     def _patches(self, dtype: tf.DType) -> Callable:
@@ -193,7 +197,7 @@ class ConvInverse(_Windowed):
     def _read_from(self) -> np.ndarray:
         return self.windows.windows()
 
-    def _kinds(self) -> list[tuple[np.ndarray, np.ndarray]]:
+    def _phases(self) -> list[tuple[np.ndarray, np.ndarray]]:
         return self.windows.reaching()
 
     def assemble(self, kernel: np.ndarray, bias: np.ndarray) -> tuple[np.ndarray, ...]:

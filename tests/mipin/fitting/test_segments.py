@@ -147,6 +147,12 @@ def test_signals_in_files_come_back(rng):
             for a, b in zip(walk.partial.signals[n], parts, strict=True):
                 np.testing.assert_array_equal(a, b)
     frontier.put_away(Walk(np.arange(0), PartialWalk()))  # nothing to write
+    # A walk that has moved on is written anew.
+    frontier.at_hand(walk)
+    walk.partial.position, walk.partial.signals = 3, {7: [tf.ones((4, 5))]}
+    frontier.put_away(walk)
+    frontier.at_hand(walk)
+    np.testing.assert_array_equal(walk.partial.signals[7][0], np.ones((4, 5)))
     assert walk.file.exists()
     frontier.close()
     assert not walk.file.parent.exists()

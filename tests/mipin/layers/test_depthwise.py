@@ -88,11 +88,11 @@ def test_rows_by_stride_are_the_gathered_rows(layer, shape, samples, many, rng):
     assert close(a.kernel, b.kernel, 1e-7) and close(a.bias, b.bias, 1e-7) and a.mse == pytest.approx(b.mse, rel=1e-6)
 
 
-def test_a_position_is_of_one_kind_and_only_its_elements_reach_it():
+def test_a_position_is_of_one_phase_and_only_its_elements_reach_it():
     inverse = inverse_of(L.Conv2D(2, 3, strides=2, padding="same"), (6, 5, 1))
-    assert sorted(len(elements) for elements, _ in inverse.kinds) == [1, 2, 2, 4]
-    assert sorted(np.concatenate([at for _, at in inverse.kinds])) == list(range(30))
+    assert sorted(len(elements) for elements, _ in inverse.phases) == [1, 2, 2, 4]
+    assert sorted(np.concatenate([at for _, at in inverse.phases])) == list(range(30))
     table, outputs = inverse.windows.windows(), np.prod(inverse.windows.outputs)
-    for elements, at in inverse.kinds:
+    for elements, at in inverse.phases:
         others = np.setdiff1d(np.arange(9), elements)
         assert (table[at][:, others] == outputs).all()  # no window
