@@ -262,10 +262,12 @@ class Inputs:
             return set(self.names) <= set(first.columns)
         if not isinstance(first, list | tuple) or len(first) != len(self):
             return False
-        found, shape = rank(first[0]), self.specs[0].shape
-        if found is None or found == len(shape) + 1:
+        if isinstance(first[0], tf.TypeSpec):  # in a specification a list of samples is one tensor
             return True
-        return hasattr(first[0], "shape") and ((shape == (1,) and found == 1) or (shape == () and found == 2))
+        found, shape = rank(first[0]), self.specs[0].shape
+        if hasattr(first[0], "shape"):  # arrays, unless each is one sample
+            return found != len(shape) or shape == (1,)
+        return found == len(shape) + 1
 
     def pack(self, parts: Sequence[Any], like: Any) -> Any:
         """One part an input, in the structure in which the inputs were given.
