@@ -312,3 +312,10 @@ def count(batch: Batch) -> int:
 def take(batch: Batch, rows: Any) -> Batch:
     """Some samples of a batch, by a slice or an array of indices or booleans; an array or a tuple as it is."""
     return tuple(array[rows] for array in batch) if isinstance(batch, tuple) else batch[rows]
+
+
+def joined(batches: Sequence[Batch]) -> Batch:
+    """Batches as one: arrays, or tuples of one for each input."""
+    if isinstance(batches[0], tuple):
+        return tuple(np.concatenate(each) for each in zip(*batches, strict=True))
+    return np.concatenate(batches)
