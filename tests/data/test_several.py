@@ -206,6 +206,18 @@ def test_memmaps_of_several_inputs_are_never_in_memory_as_a_whole(tmp_path):
         assert len(rows) == 2 * (1 + 16)
 
 
+def test_an_h5_file_is_a_dict_of_arrays_that_are_read_batch_by_batch(tmp_path, monkeypatch):
+    h5py = pytest.importorskip("h5py")
+    monkeypatch.setattr(h5py.Dataset, "__array__", None)  # which would read all of it
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file.create_dataset("tokens", data=X.astype("uint8"))
+        file.create_dataset("image", data=IMAGE)
+        found = list(Batches(file, TWO, batch_size=4))
+        assert [len(image) for image, _ in found] == [4, 4, 2]
+        for array, wanted in zip(map(np.concatenate, zip(*found, strict=True)), (IMAGE, X), strict=True):
+            np.testing.assert_array_equal(array, wanted)
+
+
 def test_a_sparse_matrix_is_made_dense_batch_by_batch():
     sparse = pytest.importorskip("scipy.sparse")
     made = []
