@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from .checks import integer, number
 from .data.inputs import Inputs, InputSpec, count, take
-from .graph import propagation
+from .graph import comparison, propagation
 from .graph.model_graph import ModelGraph
-from .graph.steps import kept_states, stateful_layers
+from .graph.steps import stateful_layers
 from .targets import check_count
 
 #: GiB that an analysis may take beside the model, unless told otherwise.
@@ -48,7 +48,7 @@ class Batching:
     def inputs(self) -> Inputs:
         """What the model takes: the names, shapes and dtypes of its inputs."""
         graph = self.graph
-        names = input_names(graph.model)
+        names = graph.input_names
         return Inputs([InputSpec(name, graph.shapes[n], graph.dtypes[n]) for name, n in zip(names, graph.inputs)])
 
     @property
@@ -58,11 +58,15 @@ class Batching:
         batch = graph.batch if stateful_layers(graph.model) else None
         return [tf.TensorSpec((batch, *graph.shapes[n]), graph.dtypes[n]) for n in graph.inputs]
 
+    def _meet(self, X: Any) -> None:
+        """Take what is to be known of the samples before any work, for a model that does not say it itself."""
+
     # How many samples at once
 
     def _batch_size(self, X: Any, batch_size: int | None, memory: float) -> int:
         """How many samples of ``X`` to take at once."""
         budget = number("memory", memory, 0) * (1 << 30)
+        self._meet(X)
         if self.graph.batch is not None:
             if batch_size not in (None, self.graph.batch):
                 raise ValueError(
@@ -143,7 +147,7 @@ class Batching:
         if not self._compared:
             if self.graph.batch is not None:
                 x = take(x, np.arange(self.graph.batch) % count(x))
-            difference, limit = compared(self.graph, tensors_of(x))
+            difference, limit = comparison.compared(self.graph, tensors_of(x))
             if not difference <= limit:
                 raise ValueError(
                     f"expected the model's own output from its layers one by one, received another: they differ by "
@@ -208,36 +212,3 @@ def _first(made: Any, n: int) -> Any:
 def tensors_of(x: Any) -> tuple[tf.Tensor, ...]:
     """A batch, an array or a tuple of arrays, as tensors."""
     return tuple(map(tf.convert_to_tensor, x if isinstance(x, tuple) else (x,)))
-
-
-def input_names(model: Any) -> list[str]:
-    """The names of a model's inputs: the keys of a dict, or else the names of its input tensors."""
-    given = getattr(model, "input", None)
-    return sorted(given) if isinstance(given, dict) else [tensor.name for tensor in model.inputs]
-
-
-def compared(graph: ModelGraph, x: tuple[tf.Tensor, ...]) -> tuple[float, float]:
-    """How far the model's own output is from that of its steps, and how far it may be by rounding.
-
-    Args:
-        graph: The model's steps.
-        x: Its inputs, ``(n, ...)`` each.
-
-    Returns:
-        The largest difference in multiples of the largest absolute value of an
-        output; and its limit. 0 where both are not finite alike.
-    """
-    structure = getattr(graph.model, "input", None)
-    given = x[0] if len(x) == 1 and not isinstance(structure, dict) else keras.tree.pack_sequence_as(structure, list(x))
-    with kept_states(graph.model):
-        theirs = keras.tree.flatten(graph.model(given, training=False))
-    ours = propagation.model_outputs(graph, x)
-    difference = 0.0
-    for here, there in zip(ours, theirs, strict=True):
-        one, other = (np.asarray(tf.cast(t, tf.float64)) for t in (here, there))
-        if one.shape != other.shape or (np.isfinite(one) != np.isfinite(other)).any():
-            return math.inf, 0.0
-        one, other = (np.nan_to_num(array, nan=0, posinf=0, neginf=0) for array in (one, other))
-        difference = max(difference, float(np.abs(one - other).max(initial=0) / max(np.abs(other).max(initial=0), 1e-30)))
-    halves = any(getattr(step.layer, "compute_dtype", "") in ("float16", "bfloat16") for step in graph.all_steps)
-    return difference, 5e-2 if halves else 1e-3 if "GPU" not in ours[0].device else 1e-2

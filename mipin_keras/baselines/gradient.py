@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -13,10 +15,11 @@ import tensorflow as tf
 from .. import targets
 from ..analyzer import MEMORY
 from ..batching import tensors_of
-from ..checks import array_like, integer, number, one_of
-from ..data.inputs import count
+from ..checks import array_like, has_graph, integer, number, one_of
+from ..data.inputs import count, take
 from ..graph import propagation
-from ..graph.model_graph import Step
+from ..graph.callable_graph import CallableGraph
+from ..graph.model_graph import ModelGraph, Step
 from .backward import BackwardAnalyzer, alone
 from .tables import Rule, vjp
 
@@ -27,12 +30,14 @@ RIEMANN = {"left": 0.0, "middle": 0.5, "right": 1.0}
 class Gradient(BackwardAnalyzer):
     """The gradient of the explained output (Simonyan et al. 2014).
 
-    It takes any differentiable model.
+    It takes any differentiable model, a subclassed one and any function of
+    the inputs too, of which no layers are known: then ``output_layer``,
+    ``input_layer``, ``output``, and files are not there.
 
     Args:
-        model, neuron_selection_mode, output_layer, input_layer: See
-            :class:`~.backward.BackwardAnalyzer`. "all" gives the gradient of
-            the sum of all outputs.
+        model, neuron_selection_mode, output_layer, input_layer, output,
+            target: See :class:`~.backward.BackwardAnalyzer`. "all" gives the
+            gradient of the sum of all outputs.
         postprocess: None, or ``"abs"`` or ``"square"`` of the gradient.
 
     Raises:
@@ -49,6 +54,50 @@ class Gradient(BackwardAnalyzer):
         self.postprocess = postprocess
         self.options["postprocess"] = postprocess
         self._prepare()
+
+    def _graph_of(self, model: Any, output_layer: str | None, output: Any, target: Any) -> ModelGraph:
+        if has_graph(model):
+            return super()._graph_of(model, output_layer, output, target)
+        if output_layer is not None or output is not None:
+            raise ValueError(
+                "expected a Sequential or functional model, whose layers and outputs have names, received "
+                f"output_layer={output_layer!r} and output={output!r} for {type(model).__name__}; give target=, a "
+                "function of the outputs"
+            )
+        return CallableGraph(model, target)
+
+    def _prepare(self) -> None:
+        if isinstance(self.graph, CallableGraph):
+            if self.options.get("input_layer") is not None:
+                raise ValueError(
+                    "expected a Sequential or functional model, whose layers have names, received "
+                    f"input_layer={self.options['input_layer']!r} for {type(self.model).__name__}; leave it out"
+                )
+            if not self.graph.steps:
+                return  # it waits for samples
+        super()._prepare()
+
+    def _meet(self, X: Any) -> None:
+        graph = self.graph
+        if isinstance(graph, CallableGraph) and graph.meet(X):
+            self._sizes.clear()
+            self._forget_traces()
+            for name in ("inputs", "starts", "reached_starts", "gates", "varied", "references"):
+                self.__dict__.pop(name, None)
+            self._prepare()
+            if graph.target is None:
+                rows = self._input(X)
+                first = take(rows, slice(0, 64))
+                graph.warn_of_probabilities(self._logits(*tensors_of(first)).numpy())
+
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """See :meth:`mipin_keras.Analyzer.save`; not for a model without a graph, which no file can tell from others."""
+        if isinstance(self.graph, CallableGraph):
+            raise ValueError(
+                f"expected a Sequential or functional model to save an analyzer of, received {type(self.model).__name__}, "
+                "which has no graph to know it by; create the analyzer anew"
+            )
+        return super().save(path)
 
     def rule(self, step: Step) -> Rule | None:
         return vjp
@@ -233,20 +282,25 @@ class IntegratedGradients(_Averaged):
         steps = integer("steps", steps, 1)
         riemann = one_of("riemann", riemann, tuple(RIEMANN))
         self.path_steps, self.riemann = steps, riemann
-        several = isinstance(reference_inputs, list | tuple) and len(self.starts) > 1
-        if several and len(reference_inputs) != len(self.starts):
-            raise ValueError(
-                f"expected reference_inputs to be one, or a list of {len(self.starts)}, one for each input, received "
-                f"{len(reference_inputs)}; give one for each"
-            )
-        references = reference_inputs if several else [reference_inputs] * len(self.starts)
+        self._reference_inputs = reference_inputs
+        if self.graph.steps:
+            self.references  # noqa: B018  # checks them
+        self.options |= {"steps": steps, "riemann": riemann, "reference_inputs": _listed(reference_inputs)}
+
+    @functools.cached_property
+    def references(self) -> list[np.ndarray]:
+        """Where the path starts, at each of the tensors where the explanation ends; float64."""
+        given, count = self._reference_inputs, len(self.starts)
+        if isinstance(given, list | tuple) and count > 1:
+            if len(given) != count:
+                raise ValueError(
+                    f"expected reference_inputs to be one, or a list of {count}, one for each input, received "
+                    f"{len(given)}; give one for each"
+                )
+        else:
+            given = [given] * count
         shapes = [self.graph.shapes[start] for start in self.starts]
-        self.references = [array_like("reference_inputs", *pair) for pair in zip(references, shapes, strict=True)]
-        self.options |= {
-            "steps": steps, "riemann": riemann,
-            "reference_inputs": [np.asarray(one).tolist() for one in references] if several
-            else np.asarray(reference_inputs).tolist(),
-        }  # fmt: skip
+        return [array_like("reference_inputs", *pair) for pair in zip(given, shapes, strict=True)]
 
     def _count(self) -> int:
         return self.path_steps
@@ -265,6 +319,13 @@ class IntegratedGradients(_Averaged):
 
     def _averaged(self, position: int, clean: list[np.ndarray], mean: np.ndarray) -> np.ndarray:
         return (mean * (clean[position] - self.references[position])).astype(np.float32)
+
+
+def _listed(value: Any) -> Any:
+    """Numbers and arrays, or a list of them, as JSON holds them."""
+    if isinstance(value, list | tuple):
+        return [_listed(entry) for entry in value]
+    return np.asarray(value).tolist()
 
 
 class SmoothGrad(_Averaged):

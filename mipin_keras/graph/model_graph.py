@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from ..checks import check_graph, check_model, one_of
+from ..checks import check_model, one_of
 from . import activations, explained
 from .reading import Reader
 from .steps import Step, TensorId
@@ -66,7 +66,6 @@ class ModelGraph:
         target: explained.Target | None = None,
     ):
         check_model(model)
-        check_graph(model, "the model")
         self.model = model
         self.stripped: str | None = None
         self._reader = reader = Reader(model)
@@ -100,6 +99,12 @@ class ModelGraph:
     def neurons(self) -> int:
         """How many output neurons there are."""
         return self.shapes[self.output][0]
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the model's inputs: the keys of a dict, or else the names of its input tensors."""
+        given = getattr(self.model, "input", None)
+        return sorted(given) if isinstance(given, dict) else [tensor.name for tensor in self.model.inputs]
 
     def _wanted(self, output_layer: str | None, output: Any, target: explained.Target | None) -> list[int]:
         """Ids of the outputs that are explained: one, or all for a function of the user's."""

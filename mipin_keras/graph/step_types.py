@@ -58,7 +58,7 @@ _LAYER_TYPES: dict[str, tuple[type, ...]] = {
     STRUCTURE: (
         _L.Flatten, _L.Reshape, _L.Permute, _L.RepeatVector, _L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D,
         _L.Cropping1D, _L.Cropping2D, _L.Cropping3D, _L.UpSampling1D, _L.UpSampling2D, _L.UpSampling3D,
-        _L.Resizing, _L.CenterCrop,
+        _L.Resizing, _L.CenterCrop, _L.Masking,
     ),
     MAX: (
         *windows.MAX_POOLINGS, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D, _L.GlobalMaxPooling3D,
