@@ -105,7 +105,7 @@ class Reader:
     def _given(self, model: keras.Model, args: tuple, kwargs: dict, id_of: Any) -> list[int]:
         """The ids of the tensors that a nested model is called on, in the order of its own inputs."""
         given = args[0] if args else kwargs["inputs"]
-        if mask := kwargs.get("mask"):
+        if (mask := kwargs.get("mask")) is not None:
             self._masks |= {
                 id_of(tensor): id_of(one)
                 for tensor, one in zip(keras.tree.flatten(given), keras.tree.flatten(mask), strict=True)
