@@ -258,11 +258,11 @@ class ModelGraph:
             full = self._unique(name + part_name) if part_name else name
             tensor_id = self._add(part, full, True, [tensor_id], tuple(made_shape), arguments)
         activation = getattr(layer, "activation", None)
-        if activations.function_name(activation) == "linear":
+        if activation is None or activation is keras.activations.linear:
             return tensor_id
         if not isinstance(activation, keras.layers.Layer):
             activation = keras.layers.Activation(activation, dtype=layer.dtype_policy)
-        suffix = activations.activation_name(activation) or getattr(activation, "name", "activation")
+        suffix = activations.step_suffix(activation)
         arguments = ((TensorId(tensor_id),), {})
         return self._add(
             activation, self._unique(f"{name}/{suffix}"), False, [tensor_id], shape, arguments, built_in=True
@@ -290,10 +290,12 @@ class ModelGraph:
         made_by = {step.output: step for step in self.all_steps}
         while last in made_by and activations.activation_name(made_by[last].layer) in activations.HEADS:
             step = made_by[last]
-            if getattr(step.layer, "axis", -1) not in (-1, len(step.output_shape)):
+            if activations.softmax_axis(step.layer) not in (-1, len(step.output_shape)):
                 break
             self.stripped = step.name
             last = step.inputs[0]
+        if last in made_by:
+            activations.warn_of_probabilities(made_by[last])
         return last
 
     def _needed(self, last: int) -> list[Step]:

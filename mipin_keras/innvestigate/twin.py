@@ -100,7 +100,7 @@ def recipes(graph: ModelGraph) -> list[Recipe]:
         activation, output = "linear", step.output
         if step.linear and step.index + 1 < len(graph.steps):
             follower = graph.steps[step.index + 1]
-            name = _ACTIVATIONS.get(activations.function_name(step.layer.activation))
+            name = _ACTIVATIONS.get(activations.plain_name(step.layer.activation))
             own = getattr(follower.layer, "activation", None) is step.layer.activation
             if name not in (None, "linear") and own and follower.inputs == (step.output,):
                 activation, output, skip = str(name), follower.output, follower.index
@@ -128,6 +128,8 @@ def _recipe(step: Step, activation: str) -> tuple[str, dict[str, Any], list[np.n
         raise _RefusedError(f"called with {sorted(kwargs)}")
     if not isinstance(layer, keras.layers.Layer):
         return (*_operation(step), [])
+    if isinstance(layer, keras.layers.Lambda) and activations.activation_name(layer):
+        return (*_activation(activations.plain_name(activations.function_of(layer))), [])
     base = next((base for base in type(layer).__mro__ if getattr(keras.layers, base.__name__, None) is base), None)
     if base is None or base.__name__ not in LAYERS or not hasattr(_tf_keras().layers, base.__name__):
         raise _RefusedError("no such layer in tf-keras, or none that computes the same")
@@ -135,12 +137,12 @@ def _recipe(step: Step, activation: str) -> tuple[str, dict[str, Any], list[np.n
         raise _RefusedError("a subclass with a call of its own")
     layer_type = base.__name__
     if layer_type == "Activation":
-        return (*_activation(activations.function_name(layer.activation)), [])
+        return (*_activation(activations.plain_name(layer.activation)), [])
     arguments = _arguments(layer, base)
     if step.linear:
         arguments["activation"] = activation
     elif hasattr(layer, "activation"):
-        name = activations.function_name(layer.activation)
+        name = activations.plain_name(layer.activation)
         if name not in _ACTIVATIONS:
             raise _RefusedError(f"tf-keras has no activation {name or layer.activation!r} that computes the same")
         arguments["activation"] = _ACTIVATIONS[name]
@@ -152,7 +154,7 @@ def _activation(name: str) -> tuple[str, dict[str, Any]]:
         return _ACTIVATION_LAYERS[name]
     if name not in _ACTIVATIONS:
         raise _RefusedError(
-            f"tf-keras has no activation {name or '(not of keras.activations)'!r} that computes the same"
+            f"tf-keras has no activation {name or '(none of keras.activations, or with other settings)'!r} that computes the same"
         )
     return "Activation", {"activation": _ACTIVATIONS[name]}
 

@@ -275,7 +275,7 @@ OTHERS = {
     "SeparableConv2D": lambda: L.SeparableConv2D(3, 2, activation="tanh", name="odd"),
     "Conv2DTranspose": lambda: L.Conv2DTranspose(3, 2, activation="tanh", name="odd"),
     "EinsumDense": lambda: L.EinsumDense("abcd,de->abce", (6, 6, 3), activation="relu", name="odd"),
-    "Lambda": lambda: L.Lambda(keras.ops.relu, name="odd"),
+    "Lambda": lambda: L.Lambda(keras.ops.sin, name="odd"),
     "TimeDistributed": lambda: L.TimeDistributed(L.Dense(3, activation="relu"), name="odd"),
     "nested": lambda: keras.Sequential([keras.Input((6, 6, 3)), L.Activation("tanh", name="odd")], name="inner"),
     "built-in bidirectional": lambda: keras.Sequential([L.Reshape((12, 9)), L.Bidirectional(L.GRU(2), name="odd")]),
