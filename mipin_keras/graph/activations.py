@@ -157,9 +157,9 @@ def warn_of_probabilities(step: Any) -> None:
     """Warn if the last step makes probabilities in a way that is not known, so that it cannot be left off.
 
     Args:
-        step: A :class:`~.model_graph.Step`.
+        step: A :class:`~.model_graph.Step`, or None.
     """
-    if step.linear:
+    if step is None or step.linear:
         return
     layer = step.layer
     function = function_of(layer)

@@ -294,8 +294,7 @@ class ModelGraph:
                 break
             self.stripped = step.name
             last = step.inputs[0]
-        if last in made_by:
-            activations.warn_of_probabilities(made_by[last])
+        activations.warn_of_probabilities(made_by.get(last))
         return last
 
     def _needed(self, last: int) -> list[Step]:

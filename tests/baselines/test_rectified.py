@@ -255,7 +255,7 @@ OTHERS = {
     "built-in leaky_relu": lambda: L.Conv2D(4, 2, activation="leaky_relu", name="odd"),
     "built-in LeakyReLU": lambda: L.Conv2D(4, 2, activation=L.LeakyReLU(), name="odd"),
     "built-in ReLU with a slope": lambda: L.Conv2D(4, 2, activation=L.ReLU(negative_slope=0.1), name="odd"),
-    "built-in function": lambda: L.Conv2D(4, 2, activation=lambda x: keras.ops.relu(x), name="odd"),
+    "built-in function": lambda: L.Conv2D(4, 2, activation=lambda x: keras.ops.sin(x), name="odd"),
     "tanh": lambda: L.Activation("tanh", name="odd"),
     "built-in elu": lambda: L.Conv2D(4, 2, activation="elu", name="odd"),
     "ELU": lambda: L.ELU(name="odd"),
