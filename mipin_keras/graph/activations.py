@@ -148,9 +148,9 @@ def step_suffix(activation: Any) -> str:
     """
     name = activation_name(activation)
     if name or not isinstance(activation, keras.layers.Activation):
-        return name or getattr(activation, "name", "activation")
-    name = getattr(activation.activation, "__name__", "")
-    return name if name.isidentifier() else "activation"
+        return name or str(getattr(activation, "name", "activation"))
+    own = str(getattr(activation.activation, "__name__", ""))
+    return own if own.isidentifier() else "activation"
 
 
 def warn_of_probabilities(step: Any) -> None:
@@ -171,8 +171,8 @@ def warn_of_probabilities(step: Any) -> None:
                 function = layer.call
     if function is not None and gives_probabilities(function, step.input_shape):
         warnings.warn(
-            f"the model ends with step {step.name!r}, which makes probabilities in a way that cannot be left off exactly, "
-            "such as a softmax with a temperature: these probabilities are explained, not logits. To explain logits, "
+            f"the model ends with step {step.name!r}, which makes probabilities in a way that cannot be left off "
+            "exactly, such as a softmax with a temperature: these probabilities are explained, not logits. To explain logits, "
             "compute them in a layer without activation, put any scaling into a layer of its own, and end the model "
             "with keras.layers.Softmax() or keras.layers.Activation('sigmoid'); or name the layer that makes the "
             "logits as output_layer=",

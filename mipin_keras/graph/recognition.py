@@ -140,7 +140,7 @@ def recognise(function: Any, names: Iterable[str]) -> Recognised:
     return found
 
 
-def _recognise(function: Callable, names: tuple[str, ...]) -> Recognised:
+def _recognise(function: Any, names: tuple[str, ...]) -> Recognised:
     if not callable(function):
         return NOTHING
     with tf.init_scope(), np.errstate(all="ignore"), warnings.catch_warnings():
@@ -230,7 +230,7 @@ def _family(found: _Values) -> str:
 def _is_rectifier(x: np.ndarray, y: np.ndarray, at: Callable[[float], np.float64]) -> bool:
     """Whether it is 0 up to a threshold of at least 0, and above it the input or a cap."""
     cap, threshold = at(1e6), float(x[y == 0].max(initial=0.0))
-    return threshold < cap and _near(y, np.where(x <= threshold, 0.0, np.minimum(x, cap)), 1e-6, 0.0)
+    return bool(threshold < cap) and _near(y, np.where(x <= threshold, 0.0, np.minimum(x, cap)), 1e-6, 0.0)
 
 
 # Probabilities

@@ -153,9 +153,8 @@ def _activation(name: str) -> tuple[str, dict[str, Any]]:
     if name in _ACTIVATION_LAYERS:
         return _ACTIVATION_LAYERS[name]
     if name not in _ACTIVATIONS:
-        raise _RefusedError(
-            f"tf-keras has no activation {name or '(none of keras.activations, or with other settings)'!r} that computes the same"
-        )
+        shown = repr(name) if name else "for what is none of keras.activations, or with other settings,"
+        raise _RefusedError(f"tf-keras has no activation {shown} that computes the same")
     return "Activation", {"activation": _ACTIVATIONS[name]}
 
 
@@ -191,7 +190,11 @@ def _arguments(layer: Any, base: type) -> dict[str, Any]:
     layer_type = base.__name__
     theirs, ours = _parameters(getattr(_tf_keras().layers, layer_type)), _parameters(base)
     arguments = {}
-    for key, value in layer.get_config().items():
+    try:
+        config = layer.get_config()
+    except TypeError as problem:  # a functools.partial among its settings, which Keras cannot write
+        raise _RefusedError("a layer whose get_config() fails") from problem
+    for key, value in config.items():
         if key in _NEEDLESS or key.endswith(("_initializer", "_regularizer", "_constraint")):
             continue
         name = _RENAMED.get((layer_type, key), key)
