@@ -172,9 +172,9 @@ def warn_of_probabilities(step: Any) -> None:
     if function is not None and gives_probabilities(function, step.input_shape):
         warnings.warn(
             f"the model ends with step {step.name!r}, which makes probabilities in a way that cannot be left off "
-            "exactly, such as a softmax with a temperature: these probabilities are explained, not logits. To explain logits, "
-            "compute them in a layer without activation, put any scaling into a layer of its own, and end the model "
-            "with keras.layers.Softmax() or keras.layers.Activation('sigmoid'); or name the layer that makes the "
+            "exactly, such as a softmax with a temperature: these probabilities are explained, not logits. To explain "
+            "logits, compute them in a layer without activation, put any scaling into a layer of its own, and end the "
+            "model with keras.layers.Softmax() or keras.layers.Activation('sigmoid'); or name the layer that makes the "
             "logits as output_layer=",
             UserWarning,
             stacklevel=2,

@@ -21,7 +21,8 @@ KNOWN = {
     tf.nn.gelu: "gelu", tf.nn.silu: "silu", tf.nn.sigmoid: "sigmoid", tf.math.sigmoid: "sigmoid",
     tf.nn.softmax: "softmax", tf.nn.log_softmax: "log_softmax", tf.nn.softplus: "softplus",
     tf.math.softplus: "softplus", tf.nn.softsign: "softsign", tf.tanh: "tanh", tf.nn.tanh: "tanh",
-    tf.exp: "exponential", tf.identity: "linear", keras.ops.relu: "relu", keras.ops.nn.relu6: "relu6", keras.ops.softmax: "softmax",
+    tf.exp: "exponential", tf.identity: "linear",
+    keras.ops.relu: "relu", keras.ops.nn.relu6: "relu6", keras.ops.softmax: "softmax",
     keras.ops.sigmoid: "sigmoid", keras.ops.tanh: "tanh", keras.ops.hard_sigmoid: "hard_sigmoid",
     keras.ops.leaky_relu: "leaky_relu", keras.ops.silu: "silu", keras.ops.elu: "elu", keras.ops.selu: "selu",
 }  # fmt: skip
