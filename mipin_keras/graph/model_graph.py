@@ -84,8 +84,8 @@ class ModelGraph:
     """The steps from a model's input to its logits.
 
     A final softmax or sigmoid, as an activation or as a layer, is left off;
-    nested models are flattened; ``keras.ops`` calls are steps. The model
-    itself is neither called nor changed.
+    nested models are flattened; ``keras.ops`` calls are steps. The model is
+    neither called nor changed; its own activation functions are called once.
 
     Args:
         model: A built Sequential or functional Keras 3 model with one input
