@@ -267,7 +267,7 @@ def _config(layer: Any) -> dict[str, Any]:
 def _as_loaded(name: str, function: Any) -> Any:
     """A function as a model that is saved and loaded has it: Keras loads ``tf.nn.relu`` as its own ``relu``."""
     known = activations.plain_name(function) if name == "activation" and _library(function) == "tensorflow" else ""
-    return getattr(keras.activations, known, function) if known else function
+    return getattr(keras.activations, known) if known else function
 
 
 @functools.lru_cache(maxsize=512)

@@ -47,7 +47,7 @@ WITH_SETTINGS = [
     ("leaky_relu", functools.partial(tf.nn.leaky_relu, alpha=0.1)),
     ("leaky_relu", lambda x: tf.nn.leaky_relu(x, 1e-4)),
     ("elu", functools.partial(keras.activations.elu, alpha=0.5)),
-    ("celu", functools.partial(keras.ops.celu, alpha=2.0)),
+    ("celu", lambda x: tf.maximum(x, 0.0) + tf.minimum(0.0, 2 * tf.math.expm1(x / 2))),
     ("silu", functools.partial(tf.nn.silu, beta=1.7)),
     ("gelu", functools.partial(tf.nn.gelu, approximate=True)),
     ("rectifier", functools.partial(keras.activations.relu, max_value=5.0)),
