@@ -10,7 +10,7 @@ import keras
 
 from ..checks import check_model, one_of
 from . import activations, explained
-from .reading import Reader
+from .reading import Reader, structure_of
 from .steps import Step, TensorId
 
 __all__ = ["ModelGraph", "Step", "TensorId"]
@@ -105,7 +105,7 @@ class ModelGraph:
     @property
     def input_names(self) -> list[str]:
         """The names of the model's inputs: the keys of a dict, or else the names of its input tensors."""
-        given = getattr(self.model, "input", None)
+        given = structure_of(self.model, "input")
         return sorted(given) if isinstance(given, dict) else [tensor.name for tensor in self.model.inputs]
 
     def _wanted(self, output_layer: str | None, output: Any, target: explained.Target | None) -> list[int]:
@@ -275,7 +275,7 @@ class ModelGraph:
 
 def output_names(model: keras.Model) -> list[str]:
     """The names of a model's outputs: the keys of a dict, or else of the layers that make them, each once."""
-    made = getattr(model, "output", None)
+    made = structure_of(model, "output")
     if isinstance(made, dict):
         return sorted(made)
     names = list(getattr(model, "output_names", []))
