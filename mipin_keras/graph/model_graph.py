@@ -15,6 +15,12 @@ from .steps import Step, TensorId
 
 __all__ = ["ModelGraph", "Step", "TensorId"]
 
+# Layers that take their input for whole numbers, whatever its dtype.
+_LOOKUPS = (
+    keras.layers.Embedding, keras.layers.CategoryEncoding, keras.layers.Discretization, keras.layers.Hashing,
+    keras.layers.IntegerLookup, keras.layers.HashedCrossing,
+)  # fmt: skip
+
 
 class ModelGraph:
     """The steps from a model's inputs to what is explained, its logits or a target.
@@ -222,12 +228,16 @@ class ModelGraph:
         return tuple(found)
 
     def first_floating(self, tensor_id: int) -> int:
-        """Id of the tensor itself if it is floating, or of the first floating one that is made of it alone.
+        """Id of the tensor itself if it has a gradient, or of the first floating one that is made of it alone.
+
+        What is not floating has none, nor what is only looked up in tables.
 
         Raises:
             ValueError: If there is none before other tensors join.
         """
-        if self.floating(tensor_id):
+        readers = [step for step in self.steps if tensor_id in step.inputs]
+        looked_up = bool(readers) and all(isinstance(step.layer, _LOOKUPS) for step in readers)
+        if self.floating(tensor_id) and not looked_up:
             return tensor_id
         made = {tensor_id}
         for step in self.steps:

@@ -145,6 +145,8 @@ class Reader:
                 f"expected a model as it was trained, received layer {name!r} quantized to "
                 f"{layer.quantization_mode!r}; explain the model before quantize()"
             )
+        if type(layer) is keras.layers.TimeDistributed and isinstance(layer.layer, keras.layers.Dense):
+            layer = layer.layer  # which does the same to each step by itself
         if id(layer) not in self._parts:  # a shared layer has one set of them
             self._parts[id(layer)] = separable.linear_steps(layer)
         parts = self._parts[id(layer)]
