@@ -84,7 +84,8 @@ class Batching:
         """Bytes of all that the network makes of one sample of ``X``."""
         shapes = tuple(self.graph.shapes[n] for n in self.graph.inputs)
         if len(shapes) == 1 and None in shapes[0]:
-            given = tuple(np.shape(X)[1:])
+            # What is no array is not read for this.
+            given = tuple(np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ()))[1:]
             if len(given) == len(shapes[0]) and all(w in (None, g) for w, g in zip(shapes[0], given, strict=True)):
                 shapes = (given,)
         if shapes not in self._sizes:
