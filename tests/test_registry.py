@@ -24,8 +24,23 @@ def smooth():
     return model
 
 
+def two_heads():
+    """cnn with a second output, whose weights are those of the first, moved by one class."""
+    model = cnn()
+    head = model.layers[-1]
+    other = keras.layers.Dense(head.units, name="other")
+    second = keras.Model(model.inputs, [model.outputs[0], other(head.input)])
+    other.set_weights([np.roll(w, 1, axis=-1) for w in head.get_weights()])
+    return second
+
+
 # For each option another value than the default, and the options beside which it has something to say.
-BASIC = {"neuron_selection_mode": ("all", {"classes": None}), "output_layer": ("flatten", {})}
+BASIC = {
+    "neuron_selection_mode": ("all", {"classes": None}),
+    "output_layer": ("flatten", {}),
+    "output": (1, {"output": 0}, two_heads),
+    "target": (2, {"classes": None, "neuron_selection_mode": "max_activation"}),
+}
 MIPIN = BASIC | {
     "input_layer": ("conv", {}),
     "classes": ([0], {}),
@@ -64,7 +79,7 @@ OTHERS = {
     "mipin.trained": MIPIN | {"conv_solver": ("closed_form", {"epochs": 1})},
     "gradient": GRADIENT,
     "input_t_gradient": GRADIENT,
-    "integrated_gradients": BASIC
+    "integrated_gradients": WALK
     | {"postprocess": ("abs", {}), "steps": (3, {}), "reference_inputs": (1.0, {}), "riemann": ("right", {"steps": 8})},
     "smoothgrad": GRADIENT | {"augment_by_n": (3, {}), "noise": (0.5, {}), "seed": (1, {})},
     "deconvnet": HEAD,

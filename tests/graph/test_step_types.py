@@ -54,7 +54,7 @@ LAYERS = [
     *((step_types.STRUCTURE, layer, shape) for layer, shape in [
         (L.Flatten(), IMAGE), (L.Reshape((8, 3)), ROWS), (L.Permute((2, 1)), ROWS), (L.RepeatVector(2), ROW),
         (L.ZeroPadding1D(1), ROWS), (L.ZeroPadding2D(1), IMAGE), (L.ZeroPadding3D(1), VOLUME),
-        (L.Cropping1D(1), ROWS), (L.Cropping2D(1), IMAGE), (L.Cropping3D(1), VOLUME),
+        (L.Masking(), ROWS), (L.Cropping1D(1), ROWS), (L.Cropping2D(1), IMAGE), (L.Cropping3D(1), VOLUME),
         (L.UpSampling1D(2), ROWS), (L.UpSampling2D(2), IMAGE), (L.UpSampling3D(2), VOLUME),
     ]),
     *((step_types.STRUCTURE, layer, IMAGE) for layer in [
@@ -158,7 +158,6 @@ OPERATIONS = [
     (step_types.STRUCTURE, lambda x: ops.flip(x, axis=-1)),
     (step_types.STRUCTURE, lambda x: ops.split(x, 2, axis=-1)[1]),
     (step_types.STRUCTURE, lambda x: ops.unstack(x, axis=1)[2]),
-    (None, lambda x: x[::-1]),
     (None, lambda x: ops.flip(x, axis=0)),
     (None, lambda x: ops.square(x)),
 ]
