@@ -90,7 +90,9 @@ def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, ow
                 for command in code.splitlines():
                     program, *arguments = shlex.split(command)
                     assert program == "mipin" and main(arguments) == 0, command
-        assert not said or without_rounding(printed.getvalue()) == without_rounding(said), f"the block after line {line}"
+        assert not said or without_rounding(printed.getvalue()) == without_rounding(said), (
+            f"the block after line {line}"
+        )
         for picture in re.findall(r'"([\w-]+\.png)"', code):
             assert (tmp_path / picture).is_file(), picture
     if page == README:
