@@ -113,9 +113,7 @@ def test_a_model_is_called_by_the_structure_of_its_inputs(rng):
 
 
 def test_a_stateful_model_is_as_it_was():
-    model = keras.Sequential(
-        [keras.Input(batch_shape=(2, 3, 2)), L.LSTM(3, stateful=True, name="lstm"), L.Dense(2)]
-    )
+    model = keras.Sequential([keras.Input(batch_shape=(2, 3, 2)), L.LSTM(3, stateful=True, name="lstm"), L.Dense(2)])
     x = (tf.ones((2, 3, 2)),)
     model(x[0])
     before = [np.array(state) for state in model.get_layer("lstm").states]
