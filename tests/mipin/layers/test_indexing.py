@@ -40,7 +40,7 @@ SELECTIONS = {
     "split at": (lambda x: K.split(x, [1, 4], axis=2)[1], lambda x: x[:, :, 1:4]),
     "unstack": (lambda x: K.unstack(x, axis=2)[3], lambda x: x[:, :, 3]),
     "flip": (lambda x: K.flip(x, axis=1), lambda x: x[:, ::-1]),
-    "flip both": (lambda x: K.flip(x, axis=(1, 2)), lambda x: x[:, ::-1, ::-1]),
+    "flip channels": (lambda x: K.flip(x, axis=-1), lambda x: x[..., ::-1]),
 }
 
 
