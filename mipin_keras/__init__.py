@@ -7,15 +7,19 @@ See README.md, and :func:`create_analyzer`.
 """
 
 from .cli import _safe_path  # noqa: F401 # isort: skip - before anything that it keeps from being found elsewhere
+from . import targets
 from ._version import __version__
 from .analysis.layers import LayerExplanation
 from .analyzer import Analyzer
 from .checks import NotFittedError
 from .mipin import Inverse, InverseModel, LearnedInverse, MaxSwitches, MaxUnpooling, register_inverse
 from .registry import analyzers, create_analyzer, load_analyzer, options_of, register_with_innvestigate
+from .selfcheck import CheckReport, CheckRow
 
 __all__ = [
     "Analyzer",
+    "CheckReport",
+    "CheckRow",
     "Inverse",
     "InverseModel",
     "LayerExplanation",
@@ -30,4 +34,5 @@ __all__ = [
     "options_of",
     "register_inverse",
     "register_with_innvestigate",
+    "targets",
 ]

@@ -353,3 +353,13 @@ def test_gates_scalings_and_standardizations_have_their_gradient(name, rng):
     found = create_analyzer(name, model, activations="any", head="one").analyze(x)
     wanted = create_analyzer("gradient", model).analyze(x)
     assert close(found, wanted, 1e-5)
+
+
+@pytest.mark.xfail(strict=True, reason="head= changes nothing for a target that is no weighted sum")
+@pytest.mark.parametrize("name", ["deconvnet", "guided_backprop"])
+def test_a_target_heeds_the_head(name, rng):
+    """head="one" starts from the target's gradient, "output" from its value times that."""
+    model = mlp()
+    x = rng.normal(size=(4, 12)).astype("float32")
+    maps = [create_analyzer(name, model, target=lambda y: y[:, 0] ** 2, head=h).analyze(x) for h in ("output", "one")]
+    assert np.abs(maps[0] - maps[1]).max() > 1e-3
