@@ -1,0 +1,339 @@
+"""Several inputs, integer inputs, and the many things that people give as input."""
+
+import warnings
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from mipin_keras import create_analyzer
+from tests.networks import cnn, mlp, samples, with_weights
+from tests.wild.common import (
+    GRADIENTS, OURS, RULED, agree, by_tape, conserved, each, fitted, largest, made, maps, tape, without_biases,
+)  # fmt: skip
+
+L = keras.layers
+A, B = samples((4,), 30), samples((3,), 30, seed=1)
+IMAGE, CLINIC = samples((6, 5, 2), 20), samples((3,), 20, seed=1)
+
+
+def two_tables(dictionary=False):
+    """Two inputs that are one table in two parts."""
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    y = L.Dense(3, name="head")(L.Dense(5, activation="relu")(L.Concatenate()([a, b])))
+    return with_weights(keras.Model({"a": a, "b": b} if dictionary else [a, b], y), 6)
+
+
+def one_table():
+    x = keras.Input((7,))
+    return with_weights(keras.Model(x, L.Dense(3, name="head")(L.Dense(5, activation="relu")(x))), 6)
+
+
+def image_and_clinic():
+    image, clinic = keras.Input((6, 5, 2), name="image"), keras.Input((3,), name="clinic")
+    y = L.Flatten()(L.MaxPooling2D(2)(L.Conv2D(3, 3, activation="relu", name="conv")(image)))
+    y = L.Concatenate()([y, L.Dense(4, activation="relu")(clinic)])
+    model = keras.Model([image, clinic], L.Dense(2, activation="softmax", name="head")(L.Dense(4, activation="relu")(y)))
+    return with_weights(model, 1)
+
+
+# Several inputs
+
+
+@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+def test_two_inputs_are_one_in_two_parts(name):
+    wanted = maps(name, one_table(), np.hstack([A, B]))
+    agree(maps(name, two_tables(), [A, B]), [wanted[:, :4], wanted[:, 4:]])
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_an_image_and_clinical_data(name):
+    model = image_and_clinic()
+    plain = keras.Model(model.inputs, model.get_layer("head").input)
+    kernel, bias = model.get_layer("head").get_weights()
+    logits = largest(lambda parts: plain(parts, training=False) @ kernel + bias, [IMAGE, CLINIC])
+    agree(maps(name, model, [IMAGE, CLINIC]), by_tape(name, logits, [IMAGE, CLINIC]))
+
+
+def test_lrp_of_an_image_and_clinical_data_sums_to_the_logit():
+    model = without_biases(image_and_clinic())
+    analyzer = made("lrp.z", model)
+    found = analyzer.analyze([IMAGE, CLINIC])
+    conserved(found, analyzer.logits([IMAGE, CLINIC]).max(1))
+    times = maps("input_t_gradient", model, [IMAGE, CLINIC])
+    agree(found, times, 1e-4)
+
+
+def test_integrated_gradients_of_two_inputs_sum_to_the_difference():
+    model = image_and_clinic()
+    analyzer = create_analyzer("integrated_gradients", model, steps=300, riemann="middle")
+    found = analyzer.analyze([IMAGE, CLINIC])
+    difference = analyzer.logits([IMAGE, CLINIC]) - analyzer.logits([0 * IMAGE, 0 * CLINIC])
+    chosen = analyzer.logits([IMAGE, CLINIC]).argmax(1)
+    conserved(found, difference[np.arange(20), chosen], 2e-2)
+
+
+@pytest.mark.parametrize("name", ["gradient", "lrp.epsilon", "mipin", "pattern.net"])
+def test_inputs_by_name_in_any_order(name):
+    listed = maps(name, two_tables(), [A, B])
+    for model in (two_tables(), two_tables(dictionary=True)):
+        analyzer = fitted(name, model, {"b": B, "a": A})
+        found = analyzer.analyze({"b": B, "a": A})
+        assert set(found) == {"a", "b"}
+        agree(found["a"], listed[0])
+        agree(found["b"], listed[1])
+
+
+@pytest.mark.parametrize("name", ["mipin", "pattern.attribution"])
+@pytest.mark.parametrize("kind", ["list", "dict", "dataset of tuples", "dataset of dicts"])
+def test_a_fit_takes_several_inputs_from_any_source(name, kind):
+    labels = np.zeros(30)
+    by_name = {"a": A, "b": B}
+    source = {
+        "list": lambda: ([A, B], labels),
+        "dict": lambda: (by_name, labels),
+        "dataset of tuples": lambda: (tf.data.Dataset.from_tensor_slices(((A, B), labels)).batch(32),),
+        "dataset of dicts": lambda: (tf.data.Dataset.from_tensor_slices((by_name, labels)).batch(32),),
+    }[kind]()
+    agree(made(name, two_tables()).fit(*source).analyze([A, B]), maps(name, two_tables(), [A, B]))
+
+
+def test_grad_cam_of_the_branch_with_the_image():
+    model = image_and_clinic()
+    found = made("grad_cam", model, resize=False).analyze([IMAGE, CLINIC])
+    feature = model.get_layer("conv").output
+    head = model.get_layer("head")
+    both = keras.Model(model.inputs, [feature, head.input])
+    with tf.GradientTape() as recorded:
+        values, hidden = both([IMAGE, CLINIC])
+        logits = hidden @ head.kernel + head.bias
+        top = tf.reduce_max(logits, axis=1)
+    weights = tf.reduce_mean(recorded.gradient(top, values), (1, 2), keepdims=True)
+    wanted = np.asarray(tf.nn.relu(tf.reduce_sum(weights * values, -1)))
+    for part in keras.tree.flatten(found):
+        agree(part, wanted) if part.shape == wanted.shape else None
+    assert any(part.shape == wanted.shape for part in keras.tree.flatten(found))
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        ([A], "2|a.*b"),
+        ([A, B, B], "2|a.*b"),
+        (A, "2|a.*b"),
+        ({"a": A}, "'b'"),
+        ({"a": A, "c": B}, "'b'|'c'"),
+        ([B, A], r"\(batch, 4\).*\(30, 3\)"),
+        ([A, B[:7]], "30.*7|7.*30"),
+    ],
+    ids=["one of two", "three", "no list", "a name missing", "another name", "swapped", "other lengths"],
+)
+@pytest.mark.parametrize("call", ["analyze", "fit"])
+def test_inputs_that_do_not_fit_are_refused_by_name(given, words, call):
+    with pytest.raises((ValueError, TypeError), match=words):
+        getattr(made("mipin" if call == "fit" else "gradient", two_tables()), call)(given)
+
+
+def siamese():
+    """Two images, one encoder, and the distance of the codes."""
+    encoder = keras.Sequential([keras.Input((6, 5, 2)), L.Conv2D(3, 3, activation="relu"), L.Flatten(), L.Dense(4)])
+    left, right = keras.Input((6, 5, 2), name="left"), keras.Input((6, 5, 2), name="right")
+    distance = keras.ops.abs(encoder(left) - encoder(right))
+    return with_weights(keras.Model([left, right], L.Dense(1, activation="sigmoid", name="same")(distance)), 2)
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_two_images_and_one_encoder(name):
+    # A kind of network that people compare signatures and faces with.
+    model, pair = siamese(), [IMAGE[:8], IMAGE[8:16]]
+    head = model.get_layer("same")
+    body = keras.Model(model.inputs, head.input)
+    found = maps(name, model, pair)
+    agree(found, by_tape(name, lambda parts: (body(parts) @ head.kernel + head.bias)[:, 0], pair))
+    swapped = maps(name, model, pair[::-1])
+    agree(swapped, found[::-1])
+
+
+# Integers
+
+
+def photo_model(scale=True):
+    x = keras.Input((6, 5, 2), dtype="uint8" if scale else "float32", name="photo")
+    y = L.Rescaling(1 / 255, name="scale")(x) if scale else x
+    y = L.MaxPooling2D(2)(L.Conv2D(3, 3, activation="relu", name="conv")(y))
+    return with_weights(keras.Model(x, L.Dense(3, activation="softmax")(L.Flatten()(y))), 3)
+
+
+PHOTOS = np.random.default_rng(0).integers(0, 256, (20, 6, 5, 2), dtype="uint8")
+
+
+@pytest.mark.parametrize("name", each(OURS))
+def test_photographs_as_bytes(name):
+    scaled = PHOTOS.astype("float32") / 255
+    wanted = maps(name, photo_model(scale=False), scaled)
+    with pytest.warns(UserWarning, match="'scale'"):
+        found = maps(name, photo_model(), PHOTOS)
+    agree(found, wanted, 1e-4)
+    if name == "grad_cam":
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        named = maps(name, photo_model(), PHOTOS, input_layer="scale")
+    agree(named, wanted, 1e-4)
+
+
+TOKENS = np.random.default_rng(1).integers(0, 9, (20, 5), dtype="int32")
+
+
+def text_model(dtype="int32"):
+    x = keras.Input((5,), dtype=dtype, name="tokens")
+    y = L.Embedding(9, 3, name="embedding")(x)
+    y = L.GlobalMaxPooling1D()(L.Conv1D(4, 2, activation="relu")(y))
+    return with_weights(keras.Model(x, L.Dense(2, activation="softmax")(y)), 3)
+
+
+def above_embedding(model):
+    x = keras.Input((5, 3))
+    y = x
+    for layer in model.layers[2:]:
+        y = layer(y)
+    return keras.Model(x, y)
+
+
+@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+@pytest.mark.parametrize("dtype", ["int32", "int64"])
+def test_tokens_are_explained_at_their_embedding(name, dtype):
+    model, tokens = text_model(dtype), TOKENS.astype(dtype)
+    vectors = np.asarray(model.get_layer("embedding")(tokens))
+    wanted = maps(name, above_embedding(model), vectors)
+    with pytest.warns(UserWarning, match="'embedding'"):
+        analyzer = fitted(name, model, tokens)
+    found = analyzer.analyze(tokens)
+    assert found.shape == (20, 5, 3)
+    agree(found, wanted)
+    agree(analyzer.analyze(tokens, reduce="sum"), wanted.sum(-1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        agree(maps(name, model, tokens, input_layer="embedding"), wanted)
+
+
+def test_float_tokens_have_no_gradient_and_are_explained_at_the_embedding():
+    # Keras' Input is of floats unless it is told, and an Embedding takes them: no method makes noise on token ids or
+    # gives a map of zeros there.
+    model = text_model("float32")
+    for name in GRADIENTS:
+        found = made(name, model, input_layer="embedding").analyze(TOKENS)
+        vectors = np.asarray(model.get_layer("embedding")(TOKENS))
+        agree(found, maps(name, above_embedding(model), vectors))
+        with warnings.catch_warnings(record=True) as said:
+            warnings.simplefilter("always")
+            try:
+                default = made(name, model).analyze(TOKENS.astype("float32"))
+            except ValueError as problem:
+                assert "embedding" in str(problem)
+                continue
+        assert default.any() and any("'embedding'" in str(one.message) for one in said)
+
+
+def test_integrated_gradients_start_at_the_embedding_of_zeros():
+    model = text_model()
+    above = above_embedding(model)
+    above.layers[-1].activation = keras.activations.linear
+    vectors = np.asarray(model.get_layer("embedding")(TOKENS))
+    difference = np.asarray(above(vectors) - above(0 * vectors))
+    chosen = np.asarray(above(vectors)).argmax(1)
+    above.layers[-1].activation = keras.activations.softmax
+    found = create_analyzer("integrated_gradients", model, input_layer="embedding", steps=300, riemann="middle")
+    conserved(found.analyze(TOKENS), difference[np.arange(20), chosen], 2e-2)
+
+
+def test_smoothgrad_draws_its_noise_at_the_embedding():
+    model = text_model()
+    vectors = np.asarray(model.get_layer("embedding")(TOKENS))
+    found = create_analyzer("smoothgrad", model, input_layer="embedding", augment_by_n=5, noise=0.2).analyze(TOKENS)
+    above, rng = above_embedding(model), np.random.default_rng(0)
+    above.layers[-1].activation = keras.activations.linear
+    spread = vectors.max((1, 2), keepdims=True) - vectors.min((1, 2), keepdims=True)
+    noise = [rng.standard_normal((5, 3), np.float32) for _ in range(5)]
+    top = largest(lambda points: above(points, training=False), vectors)
+    agree(found, np.mean([tape(top, vectors + np.float32(0.2) * spread * one) for one in noise], axis=0))
+
+
+@pytest.mark.parametrize("name", GRADIENTS)
+def test_tokens_beside_a_table(name):
+    # One input of integers and one of floats: the first is explained at its embedding, the second as it is.
+    tokens, table = keras.Input((5,), dtype="int32", name="tokens"), keras.Input((3,), name="table")
+    y = L.GlobalAveragePooling1D()(L.Embedding(9, 3, name="embedding")(tokens))
+    model = with_weights(keras.Model([tokens, table], L.Dense(1)(L.Dense(4, activation="tanh")(L.Concatenate()([y, table])))))
+    with pytest.warns(UserWarning, match="'embedding'"):
+        found = made(name, model).analyze([TOKENS, CLINIC])
+    embedding, _, _, _, hidden, head = (
+        model.get_layer("embedding"), *model.layers[1:4], model.layers[-2], model.layers[-1],
+    )  # fmt: skip
+
+    def above(parts):
+        return head(hidden(tf.concat([tf.reduce_mean(parts[0], 1), parts[1]], 1)))[:, 0]
+
+    vectors = np.asarray(embedding(TOKENS))
+    np.testing.assert_allclose(above([vectors, CLINIC]), np.asarray(model([TOKENS, CLINIC]))[:, 0], rtol=1e-5)
+    agree(found, by_tape(name, above, [vectors, CLINIC]))
+
+
+# What is given as input
+
+
+def test_a_list_or_dict_around_the_one_input_comes_back_around_the_map():
+    model = mlp()
+    x = samples((12,), 5)
+    wanted = made("gradient", model).analyze(x)
+    agree(made("gradient", model).analyze([x]), [wanted])
+    name = model.inputs[0].name
+    agree(made("gradient", model).analyze({name: x}), {name: wanted})
+
+
+def test_a_data_frame_and_a_data_set():
+    pandas = pytest.importorskip("pandas")
+    model, x = mlp(), samples((12,), 9)
+    wanted = made("lrp.epsilon", model).analyze(x)
+    frame = pandas.DataFrame(x, columns=[f"feature {i}" for i in range(12)])
+    agree(np.asarray(made("lrp.epsilon", model).analyze(frame)), wanted)
+    labelled = tf.data.Dataset.from_tensor_slices((x, np.zeros(9))).batch(4)
+    for source in (labelled, labelled.map(lambda x, _: x)):
+        try:
+            agree(made("lrp.epsilon", model).analyze(source), wanted)
+        except TypeError as problem:  # taken, or refused by what it is
+            assert "Dataset" in str(problem) and "object" not in str(problem)
+
+
+@pytest.mark.parametrize("kind", ["ragged", "sparse", "words in a frame", "a generator", "None", "a path"])
+def test_what_is_no_array_is_refused_by_what_it_is(kind):
+    pandas = pytest.importorskip("pandas")
+    x = samples((12,), 3)
+    given, words = {
+        "ragged": (tf.ragged.constant([[1.0, 2.0], [3.0]]), "ragged"),
+        "sparse": (tf.sparse.from_dense(x), "sparse"),
+        "words in a frame": (pandas.DataFrame({"name": ["a", "b"], "age": [1, 2]}), "data frame of numbers|str|object"),
+        "a generator": ((row for row in x), "generator"),
+        "None": (None, "None"),
+        "a path": ("photo.png", "str|path"),
+    }[kind]
+    with pytest.raises((TypeError, ValueError), match=f"(?i){words}") as raised:
+        made("gradient", mlp()).analyze(given)
+    assert "dtype object" not in str(raised.value)
+
+
+def test_a_sparse_matrix_of_another_package_is_refused_by_what_it_is():
+    sparse = pytest.importorskip("scipy.sparse")
+    with pytest.raises((TypeError, ValueError), match="(?i)sparse|csr|toarray"):
+        made("gradient", mlp()).analyze(sparse.csr_matrix(samples((12,), 3)))
+
+
+def test_numbers_of_every_dtype_give_the_same_map():
+    x = np.random.default_rng(0).integers(0, 255, (4, 7, 6, 2)).astype("uint8")
+    model = cnn()
+    wanted = made("gradient", model).analyze(x.astype("float32"))
+    for dtype in ("uint8", "int64", "float64", "float16"):
+        agree(made("gradient", model).analyze(x.astype(dtype)), wanted)
+    agree(made("gradient", model).analyze(tf.constant(x, "float32")), wanted)
+    agree(made("gradient", model).analyze(x.tolist()), wanted)
