@@ -21,17 +21,15 @@ GRADIENTS = ("gradient", "input_t_gradient", "integrated_gradients", "smoothgrad
 RULED = [name for name in OURS if name not in (*GRADIENTS, "grad_cam")]
 #: One of each family; the others differ from one of them in a rule, and are tried where there is more time.
 FAMILIES = (
-    *GRADIENTS, "mipin", "guided_backprop", "lrp.epsilon", "lrp.sequential_preset_b_flat", "deep_taylor",
-    "pattern.attribution",
+    "gradient", "integrated_gradients", "mipin", "guided_backprop", "lrp.epsilon", "deep_taylor", "pattern.attribution",
 )  # fmt: skip
 #: Options that keep a method short, where it has them.
 QUICK = {"epochs": 1, "verbose": 0, "augment_by_n": 4, "steps": 8, "noise": 0.0}
 
 
-def each(names):
-    """``names`` as parameters, of which the families are always tried."""
-    marks = {True: [], False: [pytest.mark.medium]}
-    return [pytest.param(name, marks=marks[name in FAMILIES or name == "grad_cam"]) for name in names]
+def each(names, quick=(*FAMILIES, "grad_cam")):
+    """``names`` as parameters, of which those in ``quick`` are always tried, and the others where there is time."""
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.medium]) for name in names]
 
 
 def made(name, model, **options):
@@ -91,7 +89,10 @@ def logits_of(model):
 
 def agree(found, wanted, tolerance=2e-5):
     """Raise unless maps are alike up to ``tolerance`` of the largest value, and are no zeros."""
-    keras.tree.assert_same_structure(found, wanted)
+    if isinstance(found, list | dict):
+        keras.tree.assert_same_structure(found, wanted)
+    else:
+        found, wanted = [found], [wanted]
     for one, other in zip(keras.tree.flatten(found), keras.tree.flatten(wanted), strict=True):
         one, other = np.asarray(one), np.asarray(other, np.float64)
         assert one.shape == other.shape and one.dtype == np.float32 and np.isfinite(one).all()

@@ -46,7 +46,7 @@ OTHERS = {
 
 
 @pytest.mark.parametrize("head", HEADS)
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_a_heads_function_is_left_off(name, head):
     function, known = HEADS[head]
     model = image_model(head=function)

@@ -47,7 +47,7 @@ def built(model, x=X):
     return model
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_a_subclassed_model(name):
     model = built(Net())
     before = model.get_weights()
@@ -56,7 +56,7 @@ def test_a_subclassed_model(name):
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_a_function_of_tensorflows(name):
     weights = tf.constant(np.random.default_rng(0).normal(size=(6, 3)), "float32")
     function = lambda x: tf.tanh(x) @ weights  # noqa: E731
@@ -65,7 +65,7 @@ def test_a_function_of_tensorflows(name):
     agree(chosen, by_tape(name, lambda x: function(x)[:, 1], X))
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_a_target_of_a_model_without_a_graph(name):
     model = built(Mapped(), SERIES)
     target = lambda y: keras.ops.mean(y[:, :, 1], axis=1)  # noqa: E731

@@ -47,7 +47,7 @@ def test_two_inputs_are_one_in_two_parts(name):
     agree(maps(name, two_tables(), [A, B]), [wanted[:, :4], wanted[:, 4:]])
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_an_image_and_clinical_data(name):
     model = image_and_clinic()
     plain = keras.Model(model.inputs, model.get_layer("head").input)
@@ -143,7 +143,7 @@ def siamese():
     return with_weights(keras.Model([left, right], L.Dense(1, activation="sigmoid", name="same")(distance)), 2)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_two_images_and_one_encoder(name):
     # A kind of network that people compare signatures and faces with.
     model, pair = siamese(), [IMAGE[:8], IMAGE[8:16]]
@@ -260,7 +260,7 @@ def test_smoothgrad_draws_its_noise_at_the_embedding():
     agree(found, np.mean([tape(top, vectors + np.float32(0.2) * spread * one) for one in noise], axis=0))
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_tokens_beside_a_table(name):
     # One input of integers and one of floats: the first is explained at its embedding, the second as it is.
     tokens, table = keras.Input((5,), dtype="int32", name="tokens"), keras.Input((3,), name="table")

@@ -110,7 +110,7 @@ def test_an_inner_model_called_by_name(name, names):
 # State
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("layer", ["LSTM", "GRU", "SimpleRNN"])
 def test_layers_with_state_are_left_as_they_were(name, layer):
     x = keras.Input(batch_shape=(2, 5, 2))
@@ -174,7 +174,7 @@ class Named(Listed):
         return {"logits": self.dense(x), "double": 2 * x}
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("layer", [Listed, Named])
 def test_layers_that_return_lists_or_dictionaries(name, layer):
     x = keras.Input((6,))
@@ -227,7 +227,7 @@ SEVERAL = {"return_state": with_state, "attention scores": with_scores, "both wa
 
 
 @pytest.mark.parametrize("step", SEVERAL)
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_steps_with_several_outputs(name, step):
     x = keras.Input((5, 2))
     model = with_weights(keras.Model(x, L.Dense(3)(SEVERAL[step](x))))
@@ -278,7 +278,7 @@ def test_channels_in_another_order_inside_the_model(name):
     agree(maps(name, wild, x), maps(name, plain, x[..., ::-1])[..., ::-1], 1e-4)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_preprocess_input_of_caffe_inside_the_model(name):
     x = keras.Input((6, 5, 3))
     y = keras.applications.vgg16.preprocess_input(x)

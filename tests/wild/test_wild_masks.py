@@ -83,14 +83,14 @@ def test_the_gradient_with_masks(reader):
     assert np.abs(np.asarray(bare(X)) - np.asarray(model(X)))[0].max() > 1e-3
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("reader", ["multi-head attention behind Dense", "stacked LSTMs", "a transformer in steps"])
 def test_every_gradient_method_and_a_reader_that_flattens(name, reader):
     model = masked(reader, "flat")
     agree(maps(name, model, X), by_tape(name, largest(lambda x: model(x, training=False), X), X))
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_tokens_with_mask_zero_explained_at_their_embedding(name):
     tokens = np.array([[3, 1, 4, 0, 0], [2, 7, 0, 5, 1]], "int32")
     x = keras.Input((5,), dtype="int32")

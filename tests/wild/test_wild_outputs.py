@@ -109,7 +109,7 @@ def test_an_index_as_target_is_that_unit(name):
     assert analyzer.logits(IMAGES).shape == (12, 1)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_a_users_function_of_probabilities(name):
     # A function gets the model's own output, with its softmax: here the log-odds of two classes together.
     model = heads(KERNEL, head="softmax")
@@ -197,7 +197,7 @@ def test_outputs_in_a_dict():
             agree(maps(method, model, X, output=name), maps(method, alone, X))
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_a_target_over_several_outputs(name):
     both = heads(KERNEL[:, :1], KERNEL)
     target = lambda y: y[0][:, 0] + 2 * y[1][:, 2]  # noqa: E731

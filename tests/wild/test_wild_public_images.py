@@ -276,7 +276,7 @@ def test_grad_cam_of_a_volume():
     agree(found, np.maximum((feature * weights[:, None, None, None]).sum(-1), 0))
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_a_video_read_frame_by_frame(name):
     x = keras.Input((3, 8, 6, 3))
     frame = keras.Sequential([keras.Input((8, 6, 3)), L.Conv2D(2, 3, activation="relu"), L.GlobalMaxPooling2D()])

@@ -51,7 +51,7 @@ def called(model):
     return lambda x: model(x, training=False)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("head", [None, "softmax", "sigmoid"])
 def test_the_mean_of_a_region_in_the_models_own_output(name, head):
     # A function of the user's gets what the model gives, its softmax included.
@@ -59,7 +59,7 @@ def test_the_mean_of_a_region_in_the_models_own_output(name, head):
     agree(maps(name, model, IMAGES, target=region), by_tape(name, lambda x: region(model(x)), IMAGES))
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("head", [None, "softmax", "sigmoid"])
 def test_segmentation_is_the_mean_logit_over_the_mask(name, head):
     model, plain = u_net(head), u_net(None)
@@ -145,7 +145,7 @@ def autoencoder():
     return with_weights(keras.Model(x, L.Dense(6, name="back")(y)), 2)
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_the_error_of_an_autoencoder(name):
     # Which of the inputs make the reconstruction bad: asked for anomalies. The samples to compare with are constants.
     model, x = autoencoder(), samples((6,), 1)
@@ -186,7 +186,7 @@ def test_a_number_of_each_step():
         assert not found[:, step + 1 :].any()  # a causal convolution has not read what comes later
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_the_class_of_a_step_behind_a_wrapped_softmax(name):
     # The softmax sits inside TimeDistributed: the index means the output without it, or the wrapper is named.
     function = lambda x: tagger(None)(x)[:, 3, 1]  # noqa: E731
@@ -198,7 +198,7 @@ def test_the_class_of_a_step_behind_a_wrapped_softmax(name):
     agree(found, by_tape(name, function, SERIES))
 
 
-@pytest.mark.parametrize("name", GRADIENTS)
+@pytest.mark.parametrize("name", each(GRADIENTS))
 def test_a_forecast_of_several_steps(name):
     # A series of the next days: the sum over the horizon, or one day.
     x = keras.Input((5, 2))
