@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import copy
 import functools
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import keras
 import numpy as np
-import tensorflow as tf
 
 from . import targets
-from .batching import MEMORY, Batching
+from .batching import MEMORY, Batching, tensors_of
 from .channels import REDUCTIONS, check_axes, reduced
-from .checks import index, keyword_options, not_fitted, one_of
+from .checks import batch_shape, index, keyword_options, not_fitted, one_of
 from .data.batches import Batches
 from .data.progress import Progress
 from .graph.model_graph import ModelGraph
@@ -38,13 +38,19 @@ class Analyzer(Batching, Serializable):
     """What every method has in common.
 
     Args:
-        model: A built Keras 3 Sequential or functional model with one input
-            and one output, channels_last. A final softmax or sigmoid is left
-            off: logits are explained.
+        model: A built Keras 3 Sequential or functional model, channels_last.
+            A final softmax or sigmoid is left off: logits are explained.
         neuron_selection_mode: ``"max_activation"``, ``"index"``, ``"all"``,
             or a callable from logits ``(n, neurons)`` to indices ``(n,)``.
         output_layer: Name of a layer whose output is explained instead of the
             model's.
+        output: Which of several outputs is explained: its name, or its index.
+        target: What is explained instead of an output neuron: a function from
+            the model's own output, or its outputs as it gives them, to one
+            number a sample ``(n,)``, differentiable; an index of one element
+            of the output without its final softmax or sigmoid, an int or such
+            as ``(row, column, class)``; or one of ``targets.negative``,
+            ``targets.contrast`` and ``targets.segmentation``.
 
     Raises:
         TypeError, ValueError: See :class:`mipin_keras.graph.ModelGraph` and
@@ -65,12 +71,26 @@ class Analyzer(Batching, Serializable):
         *,
         neuron_selection_mode: str | Callable = "max_activation",
         output_layer: str | None = None,
+        output: str | int | None = None,
+        target: Any = None,
     ):
         targets.check_mode(neuron_selection_mode)
-        super().__init__(ModelGraph(model, output_layer))
+        self.target = targets.as_target(target)
+        if self.target is not None and neuron_selection_mode != "max_activation":
+            raise ValueError(
+                "expected one of target and neuron_selection_mode, which say what is explained, received both: "
+                f"{target!r} and {neuron_selection_mode!r}; leave neuron_selection_mode out"
+            )
+        super().__init__(self._graph_of(model, output_layer, output, self.target))
         self.model = model
         self.neuron_selection_mode = neuron_selection_mode
         self.options: dict[str, Any] = {"neuron_selection_mode": neuron_selection_mode, "output_layer": output_layer}
+        # Only where they are given, so that the files and checkpoints of versions without them are taken up.
+        self.options |= {} if output is None else {"output": output}
+        self.options |= {} if target is None else {"target": targets.as_option(self.target)}
+
+    def _graph_of(self, model: Any, output_layer: str | None, output: Any, target: Any) -> ModelGraph:
+        return ModelGraph(model, output_layer, output=output, target=target)
 
     @classmethod
     def known_options(cls) -> list[str]:
@@ -119,15 +139,41 @@ class Analyzer(Batching, Serializable):
             batch_size = int(y)
         elif y is not None and (isinstance(y, str) or getattr(y, "ndim", 1) == 0 or not hasattr(y, "__iter__")):
             raise ValueError(f"expected y to be labels, or an integer batch size, received {y!r}; leave y out")
-        return Batches(X, self.graph.shapes[self.graph.input], batch_size, steps, self.graph.model.inputs[0].dtype)
+        if self.graph.batch is not None:
+            batch_size = self.graph.batch
+        return Batches(X, self.inputs, batch_size, steps, inspect=self._compare_once)
 
     # Analyzing
 
+    @functools.cached_property
+    def starts(self) -> tuple[int, ...]:
+        """Ids of the tensors that the explanation goes down to, see :meth:`mipin_keras.graph.ModelGraph.starts`."""
+        return self.graph.starts(self.options.get("input_layer"))
+
+    @functools.cached_property
+    def reached_starts(self) -> tuple[int, ...]:
+        """Those of :attr:`starts` that the explained output depends on."""
+        return self.graph.reached(self.starts)
+
     @property
     def start(self) -> int:
-        """Id of the tensor that the explanation goes down to: ``input_layer``'s, or the model's input."""
-        layer = self.options.get("input_layer")
-        return self.graph.input if layer is None else self.graph.tensor_after(layer)
+        """Id of the first of :attr:`starts`."""
+        return self.starts[0]
+
+    def _say_where_it_ends(self) -> None:
+        """Warn where an explanation does not go down to an input that is not floating."""
+        names = {tensor_id: name for name, tensor_id in self.graph.ends.items()}
+        ends = () if self.options.get("input_layer") is not None else self.graph.starts()
+        for tensor_id, start in zip(self.graph.inputs, ends, strict=False):
+            if start != tensor_id:
+                warnings.warn(
+                    f"expected a floating-point input, received {names.get(tensor_id)!r} of dtype "
+                    f"{self.graph.dtypes[tensor_id]}, which has no gradient; the explanation goes down to the output "
+                    f"of {names.get(start, 'a step behind it')!r}, {batch_shape(self.graph.shapes[start])}: give it as "
+                    "input_layer= to say so yourself",
+                    UserWarning,
+                    stacklevel=4,
+                )
 
     def analyze(
         self,
@@ -141,7 +187,9 @@ class Analyzer(Batching, Serializable):
         """Explain the model's output on ``X``.
 
         Args:
-            X: Shape ``(n, *input shape)``, numbers, finite.
+            X: Shape ``(n, *input shape)``, numbers, finite; for a model with
+                several inputs a list of such arrays, or a dict by the inputs'
+                names.
             neuron_selection: For ``neuron_selection_mode="index"``: an int,
                 or one for each sample.
             batch_size: Most samples at once; None for as many as ``memory``
@@ -160,7 +208,8 @@ class Analyzer(Batching, Serializable):
         Returns:
             float32 like X in shape (like the layer's output, where the
             explanation stops at one); with ``reduce`` ``(n, *spatial axes of
-            X)``.
+            X)``. For several inputs a list or a dict as X is; an input that
+            the explained output does not depend on gets zeros.
 
         Raises:
             NotFittedError: Before :meth:`fit`, for a class that was not
@@ -184,13 +233,32 @@ class Analyzer(Batching, Serializable):
             return self._batched(function, X, neuron_selection, batch_size)
         how = reduce
         self._check_reducible()
-        return self._batched(
-            lambda x, chosen: reduced(function(x, chosen), how, x.shape[1:-1]), X, neuron_selection, batch_size
-        )
+
+        def explain(x: Any, chosen: Any) -> Any:
+            maps, given = function(x, chosen), x if isinstance(x, tuple) else (x,)
+            if not isinstance(maps, tuple):
+                return reduced(maps, how, self._spatial(given[0].shape[1:], 0))
+            return tuple(
+                reduced(one, how, self._spatial(array.shape[1:], i))
+                for i, (one, array) in enumerate(zip(maps, given, strict=True))
+            )
+
+        return self._batched(explain, X, neuron_selection, batch_size)
+
+    def _spatial(self, shape: tuple[int | None, ...], position: int) -> tuple[int | None, ...]:
+        """The axes that a reduced map has, of an input of ``shape``: all of tokens, of others all but the channels."""
+        return shape[:-1] if self.graph.floating(self.graph.inputs[position]) else self._of_tokens(shape, position)
+
+    def _of_tokens(self, shape: tuple[int | None, ...], position: int) -> tuple[int | None, ...]:
+        found = self.graph.shapes[self.starts[min(position, len(self.starts) - 1)]]
+        return shape if len(found) == len(shape) + 1 else shape[:-1]
 
     def _check_reducible(self) -> None:
         """Raise ValueError where a map's channels cannot be reduced to the pixels of the input."""
-        check_axes(self.graph.shapes[self.start], self.graph.shapes[self.graph.input])
+        for position, start in enumerate(self.starts):
+            shape = self.graph.shapes[self.graph.inputs[position]]
+            spatial = self._spatial(shape, position)
+            check_axes(self.graph.shapes[start], (*spatial, 1))
 
     def analyze_layers(
         self,
@@ -233,7 +301,8 @@ class Analyzer(Batching, Serializable):
 
     def _tensor_ids(self, layers: Sequence[str] | None) -> dict[str, int]:
         """The id of the tensor that each layer makes, by the layer's name, of those wanted or all on the way."""
-        way = {self.start, *(step.output for step in self.graph.between(self.start))} - {self.graph.output}
+        starts = self.reached_starts
+        way = {*starts, *(step.output for step in self.graph.between(*starts))} - {self.graph.output}
         known = {name: n for name, n in sorted(self.graph.ends.items(), key=lambda end: end[1]) if n in way}
         if layers is None:
             return known
@@ -295,6 +364,11 @@ class Analyzer(Batching, Serializable):
         total, samples = np.zeros(()), 0
         for i, x in enumerate(batches, 1):
             maps = analyzer.analyze(x, neuron, memory=memory)
+            if isinstance(maps, list):
+                raise ValueError(
+                    f"expected a model with one input for a mean of maps, received one with {len(maps)}; take the mean "
+                    "of what analyze returns for each"
+                )
             if samples and maps.shape[1:] != total.shape:
                 raise ValueError(
                     f"expected maps of one shape for a mean, received {total.shape} and {maps.shape[1:]}; give samples "
@@ -322,7 +396,7 @@ class Analyzer(Batching, Serializable):
             float32 of shape ``(n, neurons)``.
         """
         most = self._batch_size(X, batch_size, memory)
-        return self._batched(lambda x, _: self._logits(tf.convert_to_tensor(x)).numpy(), X, None, most)
+        return self._batched(lambda x, _: self._logits(*tensors_of(x)).numpy(), X, None, most, maps=False)
 
     def select(self, logits: np.ndarray, neuron_selection: Any = None) -> np.ndarray:
         """The weight of each output neuron in each sample's explanation, float32 ``(n, neurons)``."""

@@ -170,13 +170,19 @@ def check_finite(name: str, array: Any, entries: str, advice: str, *, offset: in
     )
 
 
+def has_graph(model: Any) -> bool:
+    """Whether the calls of a model can be read from its graph: a Sequential or functional one with Keras' own call."""
+    own_call = not getattr(type(model), "call", model).__module__.startswith("keras.")
+    return isinstance(model, keras.Sequential | keras.Function) and not own_call
+
+
 def check_graph(model: Any, what: str) -> None:
     """Raise unless the calls of ``model`` can be read from its graph."""
-    own_call = not type(model).call.__module__.startswith("keras.")
-    if own_call or not isinstance(model, keras.Sequential | keras.Function):
+    if not has_graph(model):
         raise ValueError(
             f"expected a Sequential or functional model, received {what} of type {type(model).__name__}, whose own "
-            "call() hides its layers; build it as keras.Model(inputs, outputs)"
+            "call() hides its layers; build it as keras.Model(inputs, outputs), or take 'gradient', "
+            "'input_t_gradient', 'integrated_gradients' or 'smoothgrad', which need no layers"
         )
     if isinstance(model, keras.Sequential) and not model.built:
         raise ValueError(
@@ -186,17 +192,15 @@ def check_graph(model: Any, what: str) -> None:
 
 
 def check_model(model: Any) -> None:
-    """Raise unless ``model`` is a Keras 3 model with a graph, one input and one output."""
+    """Raise unless ``model`` is a Keras 3 model with a graph."""
     if not isinstance(model, keras.Model):
-        raise TypeError(
-            f"expected a Keras 3 model (keras.Model), received {type(model).__module__}.{type(model).__name__}; build "
-            "it with keras.Sequential or keras.Model"
-        )
+        raise not_keras(model)
     check_graph(model, "the model")
-    for what, tensors in (("input", model.inputs), ("output", model.outputs)):
-        if len(tensors) != 1:
-            names = [tensor.name for tensor in tensors]
-            raise ValueError(
-                f"expected a model with one {what}, received {len(tensors)}: {names}; "
-                f"build keras.Model(input, output) for the part to explain"
-            )
+
+
+def not_keras(model: Any) -> TypeError:
+    """The error for something that is no Keras 3 model."""
+    return TypeError(
+        f"expected a Keras 3 model (keras.Model), received {type(model).__module__}.{type(model).__name__}; build "
+        "it with keras.Sequential or keras.Model"
+    )

@@ -1,4 +1,4 @@
-"""Which output neurons an analysis explains: a weight for each sample and neuron."""
+"""What an analysis explains: a weight for each sample and output neuron, or a target made of the output."""
 
 from __future__ import annotations
 
@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 import tensorflow as tf
+
+from .checks import integer, is_integer
+from .graph.explained import Target
 
 #: The names of the neuron selection modes.
 MODES = ("max_activation", "index", "all")
@@ -134,3 +137,155 @@ def select(logits: np.ndarray, mode: str | Callable, neuron_selection: Any = Non
             )
         return fixed("index", chosen, *logits.shape)
     return fixed(mode, neuron_selection, *logits.shape)
+
+
+# Targets: what is explained instead of an output neuron
+
+
+def negative(unit: int) -> Target:
+    """Minus a logit: what speaks against the class, and the other side of a single sigmoid unit.
+
+    Args:
+        unit: The output neuron.
+
+    Returns:
+        For ``target=`` of :func:`mipin_keras.create_analyzer`.
+
+    Raises:
+        ValueError: If ``unit`` is no integer of at least 0.
+    """
+    unit = integer("unit", unit, 0)
+    return _weighted({unit: -1.0}, {"negative": unit})
+
+
+def contrast(a: int, b: int) -> Target:
+    """The difference of two logits: why the model says ``a`` rather than ``b``.
+
+    Args:
+        a, b: The output neurons, two different ones.
+
+    Returns:
+        For ``target=`` of :func:`mipin_keras.create_analyzer`.
+
+    Raises:
+        ValueError: If they are no integers of at least 0, or the same.
+    """
+    a, b = integer("a", a, 0), integer("b", b, 0)
+    if a == b:
+        raise ValueError(f"expected two different output neurons, received {a} twice; their difference is 0")
+    return _weighted({a: 1.0, b: -1.0}, {"contrast": [a, b]})
+
+
+def segmentation(mask: Any, unit: int) -> Target:
+    """The mean logit of a class over a region of the output's pixels.
+
+    Args:
+        mask: Booleans of the shape of the output's spatial axes: True in the
+            region.
+        unit: The class: an index along the output's last axis.
+
+    Returns:
+        For ``target=`` of :func:`mipin_keras.create_analyzer`.
+
+    Raises:
+        ValueError: If the mask is not of booleans, or has none that is True.
+    """
+    unit = integer("unit", unit, 0)
+    region = np.asarray(mask)
+    if region.dtype != bool or not region.any():
+        raise ValueError(
+            f"expected mask to be an array of booleans, True somewhere, received dtype {region.dtype} and "
+            f"{int(np.count_nonzero(region))} entries that are not 0; give one such as labels == {unit}"
+        )
+
+    def mean(y: tf.Tensor) -> tf.Tensor:
+        if tuple(y.shape[1:-1]) != region.shape or unit >= y.shape[-1]:
+            raise ValueError(
+                f"expected an output of shape (batch, {', '.join(map(str, region.shape))}, more than {unit}), as the "
+                f"mask and the unit say, received {tuple(y.shape)}; give a mask of the output's spatial axes"
+            )
+        share = tf.constant(region / np.count_nonzero(region), y.dtype)
+        return tf.reduce_sum(y[..., unit] * share, axis=list(range(1, region.ndim + 1)))
+
+    about = {"shape": list(region.shape), "region": np.flatnonzero(region).tolist(), "unit": unit}
+    return Target(mean, True, about={"segmentation": about})
+
+
+def _weighted(weights: dict[int, float], about: Any) -> Target:
+    def of(units: int) -> np.ndarray:
+        if max(weights) >= units:
+            raise ValueError(
+                f"expected output neurons from 0 to {units - 1}, received {sorted(weights)}; count the output neurons "
+                "from 0"
+            )
+        found = np.zeros(units, np.float32)
+        found[list(weights)] = list(weights.values())
+        return found
+
+    return Target(lambda y: tf.linalg.matvec(y, tf.constant(of(y.shape[-1]), y.dtype)), True, of, about)
+
+
+def _indexed(index: tuple[int, ...]) -> Target:
+    if len(index) == 1:
+        return _weighted({index[0]: 1.0}, {"index": list(index)})
+
+    def pick(y: tf.Tensor) -> tf.Tensor:
+        shape = tuple(y.shape[1:])
+        if len(shape) != len(index) or any(s is not None and i >= s for i, s in zip(index, shape, strict=True)):
+            raise ValueError(
+                f"expected target to be an index of one element of the output (batch, "
+                f"{', '.join(map(str, shape))}), received {index}; give a number for each axis but the batch's"
+            )
+        return y[(slice(None), *index)]
+
+    return Target(pick, True, about={"index": list(index)})
+
+
+#: What stands in a file for a function of the user's.
+FUNCTION = "function"
+
+
+def as_target(value: Any) -> Target | None:
+    """What an analyzer's option ``target`` says.
+
+    Args:
+        value: None; a :class:`Target`; a function from the model's own output
+            (or outputs, as the model gives them) to one number a sample; an
+            index of one element of the output without its batch axis, an int
+            or several; or what a file holds of one.
+
+    Raises:
+        TypeError: For anything else.
+        ValueError: For an index below 0; for a file of a function's fit, where
+            the function is not given again.
+    """
+    if value is None or isinstance(value, Target):
+        return value
+    if isinstance(value, dict) and len(value) == 1:
+        ((name, about),) = value.items()
+        if name == "segmentation":
+            region = np.zeros(about["shape"], bool)
+            region.reshape(-1)[about["region"]] = True
+            return segmentation(region, about["unit"])
+        made = {"negative": negative, "contrast": lambda ab: contrast(*ab), "index": lambda i: _indexed(tuple(i))}
+        if name in made:
+            return made[name](about)
+    if value == FUNCTION:
+        raise ValueError(
+            "expected the function that this fit explains as target=, which no file holds, received none; give it: "
+            "load_analyzer(path, model, target=function)"
+        )
+    if callable(value):
+        return Target(value, False)
+    parts = value if isinstance(value, tuple | list) else (value,)
+    if not parts or not all(is_integer(part) for part in parts):
+        raise TypeError(
+            "expected target to be a function of the model's output, an index such as (row, column, class), or one of "
+            f"mipin_keras.targets, received {value!r}; give one of these"
+        )
+    return _indexed(tuple(integer("target", part, 0) for part in parts))
+
+
+def as_option(target: Target | None) -> Any:
+    """A target as the options of an analyzer, and so its file, hold it."""
+    return None if target is None else FUNCTION if target.about is None else target.about

@@ -99,10 +99,10 @@ def test_wrong_input_is_refused(fitted, method, x, error, message):
     [
         (X[:, :11], ValueError, r"expected input of shape \(batch, 12\), received \(60, 11\)"),
         (X[:0], ValueError, "expected at least one sample"),
-        (X.astype(str), TypeError, "expected an array of numbers, received dtype <U"),
+        (X.astype(str), TypeError, "expected an array of numbers, received strings"),
         (np.full((4, 12), np.nan), ValueError, "received NaN or infinity in 4 of 4 samples"),
         (X[None], ValueError, r"expected input of shape \(batch, 12\), received \(1, 60, 12\)"),
-        (None, TypeError, "expected an array of numbers, received dtype object"),
+        (None, TypeError, "expected an array of numbers, received None"),
     ],
     ids=["columns", "empty", "words", "nan", "rank 3", "none"],
 )

@@ -12,10 +12,13 @@ import tensorflow as tf
 
 from .. import targets
 from ..analyzer import Analyzer
+from ..batching import tensors_of
 from ..checks import one_of
+from ..data.inputs import count
 from ..graph import propagation, step_types
+from ..graph.explained import TargetValue
 from ..graph.model_graph import Step
-from .tables import Entry, PerGate, PerStep, Rule
+from .tables import Entry, PerGate, PerStep, Rule, output_times_gradient
 
 # What the option ``activations`` of the methods for ReLU networks may be.
 ACTIVATIONS = ("relu", "any")
@@ -29,16 +32,17 @@ class BackwardAnalyzer(Analyzer):
     becomes of the signal that arrives (:meth:`finish`).
 
     Args:
-        model, neuron_selection_mode, output_layer: See
+        model, neuron_selection_mode, output_layer, output, target: See
             :class:`mipin_keras.Analyzer`.
         input_layer: Name of the layer whose output the explanation goes down
             to, instead of the model's input; a map then has its shape. Steps
             that do not depend on it are not walked, and need no rule.
 
     Raises:
-        ValueError: For a model with integer inputs, for an ``input_layer``
-            that is unknown or that the output does not depend on, and for
-            steps that the method is not defined for, naming each.
+        ValueError: For a model without a floating-point tensor behind its
+            input, for an ``input_layer`` that is unknown, not floating, or
+            that the output does not depend on, and for steps that the method
+            is not defined for, naming each.
 
     Attributes:
         steps: The steps walked, in topological order.
@@ -57,17 +61,15 @@ class BackwardAnalyzer(Analyzer):
         neuron_selection_mode: str | Callable = "max_activation",
         output_layer: str | None = None,
         input_layer: str | None = None,
+        output: str | int | None = None,
+        target: Any = None,
     ):
-        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        super().__init__(
+            model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer, output=output, target=target
+        )
         if "input_layer" not in self._fixed:
             self.options["input_layer"] = input_layer
         self._traces: dict[tuple, Callable] = {}
-        dtype = tf.as_dtype(model.inputs[0].dtype)
-        if not dtype.is_floating:
-            raise ValueError(
-                f"{self.name!r} expected a model with a floating-point input, received one of dtype {dtype.name}, "
-                "which has no gradient; explain the part of the model behind its first layers"
-            )
 
     # What a method is made of
 
@@ -78,6 +80,8 @@ class BackwardAnalyzer(Analyzer):
 
     def rule(self, step: Step) -> Rule | None:
         """The rule of a step; None where the method is not defined for it."""
+        if isinstance(step.layer, TargetValue):
+            return output_times_gradient
         entry = self._table.get(step_types.of(step) or "")
         if isinstance(entry, PerStep):
             return entry.make(step)
@@ -116,14 +120,14 @@ class BackwardAnalyzer(Analyzer):
         """Those of ``steps`` that a signal comes by: not those that lead to gates only.
 
         Raises:
-            ValueError: If none comes to :attr:`start`.
+            ValueError: If none comes to any of :attr:`starts`.
         """
         gates, reached, found = self.gates, {self.graph.output}, []
         for step in reversed(steps):
             if step.output in reached:
                 reached.update(tensor_id for tensor_id in step.inputs if tensor_id != gates.get(step.index))
                 found.append(step)
-        if self.start not in reached:
+        if not reached.intersection(self.starts):
             raise ValueError(
                 f"{self.name!r} expected an input_layer that reaches the output by another way than through gates, "
                 "which it carries nothing through, received one that does not; name the layer that is gated"
@@ -136,7 +140,7 @@ class BackwardAnalyzer(Analyzer):
         Raises:
             ValueError: If steps have no rule, naming all of them.
         """
-        steps = self._reached(self.graph.between(self.start))
+        steps = self._reached(self.graph.between(*self.reached_starts))
         rules = {step.index: self.rule(step) for step in steps}
         unknown = [step for step in steps if rules[step.index] is None]
         if unknown:
@@ -151,11 +155,12 @@ class BackwardAnalyzer(Analyzer):
             )
         self.steps = steps
         self.rules = {index: rule for index, rule in rules.items() if rule is not None}
+        self._say_where_it_ends()
 
     # Analyzing
 
-    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
-        return self._explain(x, neuron_selection, (self.start,))[0]
+    def _analyze(self, x: Any, neuron_selection: Any) -> Any:
+        return alone(self._explain(x, neuron_selection, self.starts))
 
     def _analyze_layers(
         self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
@@ -164,22 +169,22 @@ class BackwardAnalyzer(Analyzer):
         found = dict(zip(order, self._explain(x, neuron_selection, order), strict=True))
         return {name: (found[tensor_id], None) for name, tensor_id in tensor_ids.items()}
 
-    def _explain(self, x: np.ndarray, neuron_selection: Any, tensor_ids: tuple[int, ...]) -> list[np.ndarray]:
+    def _explain(self, x: Any, neuron_selection: Any, tensor_ids: tuple[int, ...]) -> list[np.ndarray]:
         """The maps of ``x`` at these tensors."""
         if self.bounds is not None:
             self.bounds.check(x)
         targets.check_superfluous(self.neuron_selection_mode, neuron_selection)
-        given = [tf.convert_to_tensor(x)]
+        given = list(tensors_of(x))
         if self.neuron_selection_mode != "max_activation":
             given.append(tf.convert_to_tensor(self._shares(x, neuron_selection)))
         return [found.numpy() for found in self._checked(*self._traced(len(given), tensor_ids)(*given))]
 
-    def _shares(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+    def _shares(self, x: Any, neuron_selection: Any) -> np.ndarray:
         """The weights of the output neurons in the explanation of ``x``, ``(n, neurons)``."""
         mode = self.neuron_selection_mode
         if isinstance(mode, str) and mode != "max_activation":
-            return targets.fixed(mode, neuron_selection, len(x), self.graph.neurons)
-        return self.select(self._logits(tf.convert_to_tensor(x)).numpy(), neuron_selection)
+            return targets.fixed(mode, neuron_selection, count(x), self.graph.neurons)
+        return self.select(self._logits(*tensors_of(x)).numpy(), neuron_selection)
 
     def _checked(self, found: Any, finite: tf.Tensor, weights: list[tf.Tensor]) -> Any:
         """The maps, if the logits were finite and the weights those of the fit."""
@@ -194,31 +199,39 @@ class BackwardAnalyzer(Analyzer):
         self._traces.clear()
 
     def _traced(self, given: int, tensor_ids: tuple[int, ...]) -> Callable:
-        """The walk with maps at these tensors, from the samples, and from shares of the neurons if ``given`` is 2."""
+        """The walk with maps at these tensors, from the inputs, and from shares of the neurons if one more is given."""
         if (given, tensor_ids) not in self._traces:
 
             @tf.function(input_signature=self._signature[:given], autograph=False)
-            def explain(x: tf.Tensor, shares: tf.Tensor | None = None) -> tuple:
+            def explain(*given: tf.Tensor) -> tuple:
+                x, shares = given[: len(self.graph.inputs)], given[len(self.graph.inputs) :]
                 # The weights that this call reads go out with the maps: read for themselves they would cost more.
                 weights = [] if self.identity is None else self.identity.weights.read()
-                return (*self._walk(x, shares, tensor_ids), weights)
+                return (*self._walk(x, shares[0] if shares else None, tensor_ids), weights)
 
             self._traces[given, tensor_ids] = explain.get_concrete_function()
         return self._traces[given, tensor_ids]
 
     @property
     def _signature(self) -> list[tf.TensorSpec]:
-        graph = self.graph
-        return [
-            tf.TensorSpec((None, *graph.shapes[graph.input]), graph.model.inputs[0].dtype),
-            tf.TensorSpec((None, graph.neurons), tf.float32),
-        ]
+        return [*self._input_specs, tf.TensorSpec((None, self.graph.neurons), tf.float32)]
 
     def _walk(
-        self, x: tf.Tensor, shares: tf.Tensor | None, tensor_ids: tuple[int, ...]
+        self,
+        x: tuple[tf.Tensor, ...],
+        shares: tf.Tensor | None,
+        tensor_ids: tuple[int, ...],
+        replaced: Mapping[int, tf.Tensor] | None = None,
     ) -> tuple[list[tf.Tensor], tf.Tensor]:
-        """Forward and back, in one graph: the maps at tensors on the way, and whether the logits were finite."""
-        tensors, trace = propagation.forward_with_traces(self.graph, x, self.steps)
+        """Forward and back, in one graph: the maps at tensors on the way, and whether the logits were finite.
+
+        Args:
+            x: The model's inputs.
+            shares: The weight of each output neuron; None for the largest.
+            tensor_ids: Of the tensors with a map.
+            replaced: Values that stand for those of tensors.
+        """
+        tensors, trace = propagation.forward_with_traces(self.graph, x, self.steps, replaced)
         logits = tensors[self.graph.output]
         logits = tf.cast(logits, tf.float32) if logits.dtype.size < 4 else logits
         shares = targets.largest(logits) if shares is None else shares
@@ -233,7 +246,10 @@ class BackwardAnalyzer(Analyzer):
         )
         for tensor_id in tensor_ids:  # what leads to gates only has no share
             arrived.setdefault(tensor_id, tf.zeros_like(tensors[tensor_id]))
-        found = [tf.cast(self.finish(arrived[tensor_id], tensors[tensor_id]), tf.float32) for tensor_id in tensor_ids]
+        found = []
+        for tensor_id in tensor_ids:
+            signal = arrived[tensor_id]
+            found.append(tf.cast(self.finish(signal, tf.cast(tensors[tensor_id], signal.dtype)), tf.float32))
         return found, tf.reduce_all(tf.math.is_finite(logits))
 
 
@@ -268,6 +284,11 @@ class ReLUAnalyzer(BackwardAnalyzer):
         if self.activations == "relu" and any(step_types.of(step) == step_types.ACTIVATION for step in unknown):
             return f"give activations='any' to {self.lets_in} other activations than ReLU; "
         return ""
+
+
+def alone(maps: list[np.ndarray]) -> Any:
+    """One map by itself, several as a tuple."""
+    return maps[0] if len(maps) == 1 else tuple(maps)
 
 
 def _described(step: Step) -> str:

@@ -107,7 +107,7 @@ class DeepTaylor(ReLUAnalyzer):
 
 def _where_active(step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor:
     """The gradient of a ReLU, and relevance kept where a cap makes it 0."""
-    return tf.where(trace.output > 0, tf.cast(signal, trace.output.dtype), tf.zeros((), trace.output.dtype))
+    return tf.where(trace.output > 0, signal, tf.zeros((), signal.dtype))
 
 
 class BoundedDeepTaylor(DeepTaylor):

@@ -52,14 +52,18 @@ class GradCAM(BackwardAnalyzer):
         *,
         neuron_selection_mode: str | Callable = "max_activation",
         output_layer: str | None = None,
+        output: str | int | None = None,
+        target: Any = None,
         layer: str | None = None,
         resize: bool = True,
     ):
-        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        super().__init__(
+            model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer, output=output, target=target
+        )
         resize = one_of("resize", resize, (True, False))
         self._feature = last_feature_map(self.graph) if layer is None else self.graph.tensor_after(layer)
         self.resize = resize
-        features, inputs = self.graph.shapes[self._feature], self.graph.shapes[self.graph.input]
+        features, inputs = self.graph.shapes[self._feature], self._image
         if len(features) < 2:
             raise ValueError(
                 f"expected layer to have an output with spatial axes and channels, received {layer!r}, whose output "
@@ -76,8 +80,17 @@ class GradCAM(BackwardAnalyzer):
         self._prepare()
 
     @property
-    def start(self) -> int:
-        return self._feature
+    def starts(self) -> tuple[int, ...]:  # type: ignore[override]
+        return (self._feature,)
+
+    def _say_where_it_ends(self) -> None:
+        """Nothing: the map is of the input's size whatever the input's dtype."""
+
+    @property
+    def _image(self) -> tuple[int | None, ...]:
+        """The shape of the input that has the axes of the feature map; of the first one where none has."""
+        features, shapes = self.graph.shapes[self._feature], [self.graph.shapes[n] for n in self.graph.inputs]
+        return next((shape for shape in shapes if len(shape) == len(features)), shapes[0])
 
     def _check_reducible(self) -> None:
         if not self.resize:
@@ -108,7 +121,7 @@ class GradCAM(BackwardAnalyzer):
         found = tf.nn.relu(tf.reduce_sum(weights * start, -1))
         if not self.resize:
             return found
-        sizes = self.graph.shapes[self.graph.input]
+        sizes = self._image
         for axis, (old, new) in enumerate(zip(start.shape[1:-1], sizes[:-1], strict=True), 1):
             matrix = tf.constant(interpolation(old, new), found.dtype)
             found = tf.tensordot(found, matrix, [[axis], [1]])  # the new axis comes out last

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -12,9 +14,13 @@ import tensorflow as tf
 
 from .. import targets
 from ..analyzer import MEMORY
-from ..checks import array_like, integer, number, one_of
-from ..graph.model_graph import Step
-from .backward import BackwardAnalyzer
+from ..batching import tensors_of
+from ..checks import array_like, has_graph, integer, number, one_of
+from ..data.inputs import count, take
+from ..graph import propagation
+from ..graph.callable_graph import CallableGraph
+from ..graph.model_graph import ModelGraph, Step
+from .backward import BackwardAnalyzer, alone
 from .tables import Rule, vjp
 
 POSTPROCESS = (None, "abs", "square")
@@ -24,12 +30,14 @@ RIEMANN = {"left": 0.0, "middle": 0.5, "right": 1.0}
 class Gradient(BackwardAnalyzer):
     """The gradient of the explained output (Simonyan et al. 2014).
 
-    It takes any differentiable model.
+    It takes any differentiable model, a subclassed one and any function of
+    the inputs too, of which no layers are known: then ``output_layer``,
+    ``input_layer``, ``output``, and files are not there.
 
     Args:
-        model, neuron_selection_mode, output_layer, input_layer: See
-            :class:`~.backward.BackwardAnalyzer`. "all" gives the gradient of
-            the sum of all outputs.
+        model, neuron_selection_mode, output_layer, input_layer, output,
+            target: See :class:`~.backward.BackwardAnalyzer`. "all" gives the
+            gradient of the sum of all outputs.
         postprocess: None, or ``"abs"`` or ``"square"`` of the gradient.
 
     Raises:
@@ -46,6 +54,50 @@ class Gradient(BackwardAnalyzer):
         self.postprocess = postprocess
         self.options["postprocess"] = postprocess
         self._prepare()
+
+    def _graph_of(self, model: Any, output_layer: str | None, output: Any, target: Any) -> ModelGraph:
+        if has_graph(model):
+            return super()._graph_of(model, output_layer, output, target)
+        if output_layer is not None or output is not None:
+            raise ValueError(
+                "expected a Sequential or functional model, whose layers and outputs have names, received "
+                f"output_layer={output_layer!r} and output={output!r} for {type(model).__name__}; give target=, a "
+                "function of the outputs"
+            )
+        return CallableGraph(model, target)
+
+    def _prepare(self) -> None:
+        if isinstance(self.graph, CallableGraph):
+            if self.options.get("input_layer") is not None:
+                raise ValueError(
+                    "expected a Sequential or functional model, whose layers have names, received "
+                    f"input_layer={self.options['input_layer']!r} for {type(self.model).__name__}; leave it out"
+                )
+            if not self.graph.steps:
+                return  # it waits for samples
+        super()._prepare()
+
+    def _meet(self, X: Any) -> None:
+        graph = self.graph
+        if isinstance(graph, CallableGraph) and graph.meet(X):
+            self._sizes.clear()
+            self._forget_traces()
+            for name in ("inputs", "starts", "reached_starts", "gates", "varied", "references"):
+                self.__dict__.pop(name, None)
+            self._prepare()
+            if graph.target is None:
+                rows = self._input(X)
+                first = take(rows, slice(0, 64))
+                graph.warn_of_probabilities(self._logits(*tensors_of(first)).numpy())
+
+    def save(self, path: str | os.PathLike[str]) -> pathlib.Path:
+        """See :meth:`mipin_keras.Analyzer.save`; not for a model without a graph, which no file can tell from others."""
+        if isinstance(self.graph, CallableGraph):
+            raise ValueError(
+                f"expected a Sequential or functional model to save an analyzer of, received {type(self.model).__name__}, "
+                "which has no graph to know it by; create the analyzer anew"
+            )
+        return super().save(path)
 
     def rule(self, step: Step) -> Rule | None:
         return vjp
@@ -101,37 +153,74 @@ class _Averaged(Gradient):
             "gradients and keeps nothing of the layers on their way; take 'gradient' or 'input_t_gradient'"
         )
 
-    def _mean(self, x: np.ndarray, neuron_selection: Any, most: int) -> np.ndarray:
+    def _mean(self, x: Any, neuron_selection: Any, most: int) -> Any:
         targets.check_superfluous(self.neuron_selection_mode, neuron_selection)
-        samples, shares = (tf.convert_to_tensor(array) for array in (x, self._shares(x, neuron_selection)))
-        count, at_once = self._count(), max(1, most // len(x))
-        total = np.zeros((), np.float64)
-        variations = self._variations(x.shape[1:])
-        for start in range(0, count, at_once):
-            group = np.stack([next(variations) for _ in range(min(at_once, count - start))])
-            found, finite = self._summed(samples, shares, tf.convert_to_tensor(group, samples.dtype))
-            total = total + self._checked(found, finite, []).numpy()
-        return self._averaged(x, total / count)
+        samples, shares = tensors_of(x), tf.convert_to_tensor(self._shares(x, neuron_selection))
+        clean = [array.numpy() for array in self._varied_values(*samples)]
+        points, at_once = self._count(), max(1, most // count(x))
+        if self.graph.batch is not None:
+            at_once = 1
+        totals = [np.zeros((), np.float64) for _ in self.starts]
+        variations = self._variations([array.shape[1:] for array in clean])
+        for start in range(0, points, at_once):
+            groups = zip(*(next(variations) for _ in range(min(at_once, points - start))), strict=True)
+            given = [tf.convert_to_tensor(np.stack(group), array.dtype) for group, array in zip(groups, clean)]
+            found, finite = self._summed(*samples, shares, *given)
+            parts = self._checked(found, finite, [])
+            totals = [total + part.numpy() for total, part in zip(totals, parts, strict=True)]
+        return alone([self._averaged(i, clean, total / points) for i, total in enumerate(totals)])
 
     def _forget_traces(self) -> None:
         super()._forget_traces()
-        self.__dict__.pop("_summed", None)
+        for name in ("_summed", "_varied_values"):
+            self.__dict__.pop(name, None)
+
+    @functools.cached_property
+    def varied(self) -> tuple[int, ...]:
+        """Ids of the tensors that are varied: where the explanation goes down to."""
+        return self.starts
+
+    @functools.cached_property
+    def _varied_values(self) -> Callable:
+        """The tensors that are varied, of a batch of inputs."""
+
+        @tf.function(input_signature=self._input_specs, autograph=False)
+        def values(*x: tf.Tensor) -> list[tf.Tensor]:
+            tensors = propagation.given_tensors(self.graph, x)
+            if not tensors.keys() >= set(self.varied):
+                tensors = propagation.forward(self.graph, x)
+            return [tensors[tensor_id] for tensor_id in self.varied]
+
+        return values.get_concrete_function()
 
     @functools.cached_property
     def _summed(self) -> Callable:
-        """From samples, weights of the neurons and a group of variations: the sum of the maps of all of them."""
-        varied = tf.TensorSpec((None, *self._variation_shape()), self._signature[0].dtype)
+        """From inputs, weights of the neurons and groups of variations: the sums of the maps of all of them."""
+        graph, inputs = self.graph, len(self.graph.inputs)
+        groups = [tf.TensorSpec((None, *self._variation_shape(n)), graph.dtypes[n]) for n in self.varied]
 
-        @tf.function(input_signature=[*self._signature, varied], autograph=False)
-        def summed(x: tf.Tensor, shares: tf.Tensor, group: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-            points = self._points(x, tf.reshape(group, tf.concat([tf.shape(group)[:1], [1], tf.shape(group)[1:]], 0)))
-            (found,), finite = self._walk(
-                tf.reshape(points, tf.concat([[-1], tf.shape(x)[1:]], 0)),
-                tf.tile(shares, [tf.shape(group)[0], 1]),
-                (self.start,),
-            )
-            each = tf.concat([tf.shape(points)[:2], tf.shape(found)[1:]], 0)
-            return tf.reduce_sum(tf.reshape(found, each), axis=0), finite
+        @tf.function(input_signature=[*self._signature, *groups], autograph=False)
+        def summed(*given: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
+            x, shares, groups = given[:inputs], given[inputs], given[inputs + 1 :]
+            size, n = tf.shape(groups[0])[0], tf.shape(shares)[0]
+            values = propagation.given_tensors(graph, x)
+            if not values.keys() >= set(self.varied):
+                values = propagation.forward(graph, x)
+            points = {}
+            for i, (tensor_id, group) in enumerate(zip(self.varied, groups, strict=True)):
+                each = tf.reshape(group, tf.concat([[size], [1], tf.shape(group)[1:]], 0))
+                made = self._points(i, values[tensor_id], each)
+                points[tensor_id] = tf.reshape(made, tf.concat([[-1], tf.shape(made)[2:]], 0))
+            if graph.batch is not None:  # one point at a time, so that the batch stays as large as the model wants it
+                points = {n: tf.ensure_shape(t, (graph.batch, *graph.shapes[n])) for n, t in points.items()}
+                many = x
+            else:
+                many = tuple(tf.tile(one, [size, *[1] * (one.shape.rank - 1)]) for one in x)
+            found, finite = self._walk(many, tf.tile(shares, [size, 1]), self.starts, points)
+            sums = [
+                tf.reduce_sum(tf.reshape(part, tf.concat([[size, n], tf.shape(part)[1:]], 0)), axis=0) for part in found
+            ]
+            return sums, finite
 
         return summed.get_concrete_function()
 
@@ -139,19 +228,19 @@ class _Averaged(Gradient):
         """Points a sample."""
         raise NotImplementedError
 
-    def _variation_shape(self) -> tuple[int | None, ...]:
-        """Shape of what makes one point of every sample."""
+    def _variation_shape(self, tensor_id: int) -> tuple[int | None, ...]:
+        """Shape of what makes one point of every sample, at a tensor that is varied."""
         raise NotImplementedError
 
-    def _variations(self, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
-        """What makes one point of every sample, one after the other, for samples of ``shape``."""
+    def _variations(self, shapes: list[tuple[int, ...]]) -> Iterator[list[np.ndarray]]:
+        """What makes one point of every sample, one after the other, for tensors of ``shapes``."""
         raise NotImplementedError
 
-    def _points(self, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
+    def _points(self, position: int, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
         """The points ``(g, n, ...)`` of samples ``(n, ...)`` for variations ``(g, 1, ...)``."""
         raise NotImplementedError
 
-    def _averaged(self, x: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    def _averaged(self, position: int, clean: list[np.ndarray], mean: np.ndarray) -> np.ndarray:
         """The map from the mean of the gradients, float64."""
         return mean.astype(np.float32)
 
@@ -162,12 +251,15 @@ class IntegratedGradients(_Averaged):
     The map of a sample sums to its output minus the reference's, up to the
     error of the Riemann sum.
 
+    With an ``input_layer`` the path is one of that layer's output.
+
     Args:
-        model, neuron_selection_mode, output_layer, postprocess: See
-            :class:`Gradient`. The explained neuron is the input's.
+        model, neuron_selection_mode, output_layer, input_layer, postprocess:
+            See :class:`Gradient`. The explained neuron is the input's.
         steps: Terms of the Riemann sum.
         reference_inputs: Where the path starts: a number, or an array that
-            broadcasts to one sample.
+            broadcasts to one sample of what is explained; for a model with
+            several inputs also a list of one for each.
         riemann: Where in its interval each term is evaluated: ``"left"`` as in
             iNNvestigate, ``"right"`` as in the paper (Eq. 3), ``"middle"``.
 
@@ -176,7 +268,6 @@ class IntegratedGradients(_Averaged):
     """
 
     name = "integrated_gradients"
-    _fixed = frozenset({"input_layer"})
 
     def __init__(
         self,
@@ -187,39 +278,62 @@ class IntegratedGradients(_Averaged):
         riemann: str = "left",
         **options: Any,
     ):
-        super().__init__(model, input_layer=None, **options)  # the path is one of the model's inputs
+        super().__init__(model, **options)
         steps = integer("steps", steps, 1)
         riemann = one_of("riemann", riemann, tuple(RIEMANN))
         self.path_steps, self.riemann = steps, riemann
-        shape = self.graph.shapes[self.graph.input]
-        self.reference = array_like("reference_inputs", reference_inputs, shape)
-        self.options |= {
-            "steps": steps, "riemann": riemann, "reference_inputs": np.asarray(reference_inputs).tolist(),
-        }  # fmt: skip
+        self._reference_inputs = reference_inputs
+        if self.graph.steps:
+            self.references  # noqa: B018  # checks them
+        self.options |= {"steps": steps, "riemann": riemann, "reference_inputs": _listed(reference_inputs)}
+
+    @functools.cached_property
+    def references(self) -> list[np.ndarray]:
+        """Where the path starts, at each of the tensors where the explanation ends; float64."""
+        given, count = self._reference_inputs, len(self.starts)
+        if isinstance(given, list | tuple) and count > 1:
+            if len(given) != count:
+                raise ValueError(
+                    f"expected reference_inputs to be one, or a list of {count}, one for each input, received "
+                    f"{len(given)}; give one for each"
+                )
+        else:
+            given = [given] * count
+        shapes = [self.graph.shapes[start] for start in self.starts]
+        return [array_like("reference_inputs", *pair) for pair in zip(given, shapes, strict=True)]
 
     def _count(self) -> int:
         return self.path_steps
 
-    def _variation_shape(self) -> tuple[int | None, ...]:
-        return (1,) * len(self.graph.shapes[self.graph.input])
+    def _variation_shape(self, tensor_id: int) -> tuple[int | None, ...]:
+        return (1,) * len(self.graph.shapes[tensor_id])
 
-    def _variations(self, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    def _variations(self, shapes: list[tuple[int, ...]]) -> Iterator[list[np.ndarray]]:
         for k in range(self.path_steps):
-            yield np.full([1] * len(shape), (k + RIEMANN[self.riemann]) / self.path_steps)
+            share = (k + RIEMANN[self.riemann]) / self.path_steps
+            yield [np.full([1] * len(shape), share) for shape in shapes]
 
-    def _points(self, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
-        reference = tf.constant(self.reference, x.dtype)
+    def _points(self, position: int, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
+        reference = tf.constant(self.references[position], x.dtype)
         return reference + group * (x - reference)
 
-    def _averaged(self, x: np.ndarray, mean: np.ndarray) -> np.ndarray:
-        return (mean * (x - self.reference)).astype(np.float32)
+    def _averaged(self, position: int, clean: list[np.ndarray], mean: np.ndarray) -> np.ndarray:
+        return (mean * (clean[position] - self.references[position])).astype(np.float32)
+
+
+def _listed(value: Any) -> Any:
+    """Numbers and arrays, or a list of them, as JSON holds them."""
+    if isinstance(value, list | tuple):
+        return [_listed(entry) for entry in value]
+    return np.asarray(value).tolist()
 
 
 class SmoothGrad(_Averaged):
     """The mean gradient over noisy copies of the input (Smilkov et al. 2017).
 
     With an ``input_layer`` the noise is still the input's, and the gradient
-    that of the layer's output.
+    that of the layer's output; where an input is not floating, such as tokens,
+    the noise is of the tensor that the explanation goes down to.
 
     The noise is Gaussian, with a standard deviation of ``noise`` times the
     sample's value range (its largest minus its smallest value). It is drawn
@@ -250,15 +364,19 @@ class SmoothGrad(_Averaged):
     def _count(self) -> int:
         return self.augment_by_n
 
-    def _variation_shape(self) -> tuple[int | None, ...]:
-        return self.graph.shapes[self.graph.input]
+    @functools.cached_property
+    def varied(self) -> tuple[int, ...]:
+        return self.graph.inputs if all(map(self.graph.floating, self.graph.inputs)) else self.starts
 
-    def _variations(self, shape: tuple[int, ...]) -> Iterator[np.ndarray]:
+    def _variation_shape(self, tensor_id: int) -> tuple[int | None, ...]:
+        return self.graph.shapes[tensor_id]
+
+    def _variations(self, shapes: list[tuple[int, ...]]) -> Iterator[list[np.ndarray]]:
         rng = np.random.default_rng(self.seed)
         for _ in range(self.augment_by_n):
-            yield rng.standard_normal(shape, np.float32)
+            yield [rng.standard_normal(shape, np.float32) for shape in shapes]
 
-    def _points(self, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
+    def _points(self, position: int, x: tf.Tensor, group: tf.Tensor) -> tf.Tensor:
         axes = list(range(1, x.shape.rank))
         spread = tf.reduce_max(x, axes, keepdims=True) - tf.reduce_min(x, axes, keepdims=True)
         return x + tf.cast(self.noise, x.dtype) * spread * group

@@ -19,6 +19,15 @@ def vjp(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...
     return trace.vjp(signal)
 
 
+def output_times_gradient(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    """Where a walk starts that explains a target: each output times the target's gradient, for its value.
+
+    For a target that is a weighted sum of outputs, these are its terms.
+    """
+    gradients = trace.vjp(tf.ones_like(trace.output))
+    return tuple(x * tf.cast(part, x.dtype) for x, part in zip(trace.inputs, gradients, strict=True))
+
+
 def pass_through(step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor:
     """The rule that leaves the signal as it is."""
     return signal
@@ -60,7 +69,7 @@ def past_gate(gate: int) -> Rule:
     """The rule of a product that carries the gradient to all but the tensor of the id ``gate``."""
 
     def rule(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        pulled = zip(dict.fromkeys(step.inputs), trace.vjp(signal), strict=True)
+        pulled = zip(step.signal_inputs, trace.vjp(signal), strict=True)
         return tuple(tf.zeros_like(part) if tensor_id == gate else part for tensor_id, part in pulled)
 
     return rule

@@ -5,55 +5,21 @@ from __future__ import annotations
 import itertools
 import warnings
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
-import keras
 import numpy as np
-import tensorflow as tf
 
-from ..checks import batch_shape, integer
-from .arrays import as_array, check_shape, checked
+from ..checks import integer
+from .arrays import checked
+from .given import LONG, warn_of_length
+from .inputs import Batch, Inputs, InputSpec
+from .sources import ADVICE, opened
 
 __all__ = ["FEW", "LONG", "Batches", "checked"]
 
 #: With fewer samples than this, a fit warns: no layer can be learned from them.
 FEW = 4
-#: After this many batches of a source of unknown length, a pass warns that it has to end.
-LONG = 1000
-
-
-def _inputs(item: Any) -> Any:
-    """The part of an item, or of its specification, that the model takes: the first entry of a tuple."""
-    x = item[0] if isinstance(item, tuple | list) else item
-    if isinstance(x, Mapping):
-        raise TypeError(
-            f"expected batches of inputs, or tuples that begin with them, received dicts of {list(x)}, and which "
-            "entry the model takes is not known; pick it, as in dataset.map(lambda item: "
-            f"item[{next(iter(x), 'input')!r}])"
-        )
-    return x
-
-
-_ENDLESS = "expected a data set that ends, received one that never does; give steps=, the batches a pass"
-
-# What to do about a source whose next pass differs, by the source's type.
-_ADVICE = {
-    "array": "leave the array, or its file, as it is until the work is done",
-    "tf.data": "use shuffle(..., reshuffle_each_iteration=False) or none, and no random augmentation",
-    "sequence": "let each item depend on its index alone",
-    "function": "let the function return a fresh iterator each time, with random numbers that it seeds anew",
-    "generator": "choose steps= so that each pass has as many samples",
-}
-
-
-def _iterator(made: Any) -> Iterable:
-    if not hasattr(made, "__iter__"):
-        raise TypeError(
-            f"expected the function to return an iterator of batches, received {type(made).__name__}; "
-            "return one, as iter([x1, x2]) or a generator does"
-        )
-    return made
 
 
 class Batches:
@@ -65,34 +31,44 @@ class Batches:
     endless generator is exempt: it is meant to go on.
 
     Args:
-        source: Of one of the types below. Where an item is a tuple, its first
-            entry is taken: labels are not used. Items that are dicts are
-            refused.
+        source: Of one of the types below. Where an item is a tuple, as
+            ``(x, y)`` or ``(x, y, sample_weight)``, its first entry is taken:
+            labels are not used. The inputs themselves are an array, or, for a
+            model of several, a tuple or list of as many arrays or a dict by
+            the inputs' names; :meth:`mipin_keras.data.inputs.Inputs.of_item`
+            says how ``(a, b)`` is told from ``(x, y)``.
 
-            - "array": an array of shape ``(n, *shape)``, or a tuple that begins
-              with one, as ``(x, y)``; also a data frame, a memmap, an
-              h5py data set or another object with ``shape``, ``dtype`` and
-              slices, of which only a batch at a time is read.
+            - "array": an array of shape ``(n, *shape)``, or such a structure
+              of them, or a tuple that begins with either, as ``(x, y)``; also
+              a data frame, a memmap, an h5py data set or another object with
+              ``shape``, ``dtype`` and slices, of which only a batch at a time
+              is read, and a sparse matrix, of which only a batch at a time is
+              made dense.
             - "tf.data": a batched ``tf.data.Dataset``.
             - "sequence": a ``keras.utils.PyDataset`` (``Sequence``), read by
               index in this thread, in order. ``on_epoch_end`` is not called,
               because it is there to shuffle.
             - "function": a callable that returns a fresh iterator of batches.
             - "generator": an endless one, together with ``steps``.
-        shape: Of one sample, None for any size.
+        inputs: What the model takes; or, for one input, the shape of one
+            sample, None for any size.
         batch_size: For arrays only: samples a batch.
         steps: Batches a pass. Needed for generators; otherwise all there are.
-        dtype: Of the batches.
+        dtype: Of the batches, where ``inputs`` is a shape.
+        inspect: Called with the very first batch that is read, once, before
+            the batch is handed on. What it raises ends the pass.
 
     Raises:
-        TypeError: For a source of another type, an array that is not of
-            numbers, and a data set of dicts.
-        ValueError: For an empty or wrongly shaped array, a data set that is
-            not batched, a ``batch_size`` or ``steps`` below 1, more ``steps``
-            than there are, a generator or an endless data set without
-            ``steps``.
+        TypeError: For a source of another type, and an array that is not of
+            numbers.
+        ValueError: For an empty or wrongly shaped array, another number of
+            inputs or other names than the model's, inputs of different
+            numbers of samples, a data set that is not batched, a
+            ``batch_size`` or ``steps`` below 1, more ``steps`` than there
+            are, a generator or an endless data set without ``steps``.
 
     Attributes:
+        inputs: What the model takes.
         source_type: The name of the source's type, as under ``source``.
         samples: Samples a pass; None until it is known.
         steps: Batches a pass; None until it is known.
@@ -105,95 +81,57 @@ class Batches:
     def __init__(
         self,
         source: Any,
-        shape: tuple[int | None, ...],
+        inputs: Inputs | tuple[int | None, ...],
         batch_size: int = 32,
         steps: int | None = None,
         dtype: str = "float32",
+        inspect: Callable[[Batch], None] | None = None,
     ):
         batch_size = integer("batch_size", batch_size, 1)
         steps = None if steps is None else integer("steps", steps, 1)
-        self.shape = shape
-        self.steps = self._limit = steps
-        self.dtype = dtype
-        self.samples: int | None = None
+        self.inputs = inputs if isinstance(inputs, Inputs) else Inputs([InputSpec("input", tuple(inputs), dtype)])
         self.marks: list[int] = []
         self.resumed = False
         self.constant = True
-        self._first_sample: np.ndarray | None = None
+        self._limit = steps
+        self._inspect = inspect
+        self._first_sample: list[np.ndarray] | None = None
         self._warned_of_length = False
-        self.source_type, known, self._start = self._opened(source, batch_size)
-        if steps is not None and known is not None and steps > known:
+        found = opened(source, self.inputs, batch_size, steps)
+        if steps is not None and found.steps is not None and steps > found.steps:
             raise ValueError(
-                f"expected {steps} batches a pass, as steps= says, received data of {known}; give fewer steps, or "
-                "leave steps out"
+                f"expected {steps} batches a pass, as steps= says, received data of {found.steps}; give fewer steps, "
+                "or leave steps out"
             )
-        if steps is None:
-            self.steps = known
+        self.source_type, self._start = found.type, found.start
+        self.samples: int | None = found.samples
+        self.steps: int | None = found.steps if steps is None else steps
 
-    def _opened(self, source: Any, batch_size: int) -> tuple[str, int | None, Callable[[], Iterable]]:
-        """The source's type, the number of its batches if that is known, and a function that starts a pass."""
-        if isinstance(source, tf.data.Dataset):
-            size = int(source.cardinality())
-            if self.steps is None and size == tf.data.INFINITE_CARDINALITY:
-                raise ValueError(_ENDLESS)
-            self._check_spec(_inputs(source.element_spec))
-            return "tf.data", size if size >= 0 else None, lambda: source
-        if isinstance(source, keras.utils.PyDataset) or hasattr(source, "on_epoch_end"):  # tf-keras' Sequence too
-            known = source.num_batches if isinstance(source, keras.utils.PyDataset) else len(source)
-            steps = self.steps or known
-            if steps is None:
-                raise ValueError(_ENDLESS)
-            return "sequence", known, lambda: (source[i] for i in range(steps))
-        if callable(source) and not hasattr(source, "__array__"):
-            return "function", None, lambda: _iterator(source())
-        if hasattr(source, "__next__"):
-            if self.steps is None:
-                raise ValueError(
-                    "expected data that can be read several times, received a generator, which can be read only once; "
-                    "a fit passes over its data several times: give steps= for one that never ends, or a function "
-                    "that returns a fresh generator"
-                )
-            return "generator", None, lambda: source
-        if isinstance(source, tuple) and source and np.ndim(source[0]) == len(self.shape) + 1:  # (x, y)
-            return self._opened(source[0], batch_size)
-        if isinstance(source, np.ma.MaskedArray):
-            source = as_array(source)
-        sliced = isinstance(getattr(source, "dtype", None), np.dtype) and isinstance(source.shape, tuple)
-        array = source if sliced else as_array(source)  # which would read all of a file
-        check_shape(array, self.shape)  # before any work; the values are checked as they are read
-        self.samples = min(len(array), (self.steps or len(array)) * batch_size)
-        starts = range(0, len(array), batch_size)
-        return "array", len(starts), lambda: (array[i : i + batch_size] for i in starts)
-
-    def _check_spec(self, spec: Any) -> None:
-        """Refuse a data set of other shapes before it is read, where it says its shapes."""
-        if isinstance(spec, tf.TensorSpec) and not spec.shape.is_compatible_with((None, *self.shape)):
-            unbatched = spec.shape.rank == len(self.shape)
-            hint = "batch the data set: dataset.batch(32)" if unbatched else "map its items to the model's input shape"
-            raise ValueError(
-                f"expected a data set of batches of shape {batch_shape(self.shape)}, received {spec.shape}; {hint}"
-            )
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        """One pass: arrays of shape ``(b, *shape)``.
+    def __iter__(self) -> Iterator[Any]:
+        """One pass: an array ``(b, *shape)`` a batch; for several inputs a tuple of arrays, in the model's order.
 
         Raises:
             TypeError: For items that are no inputs.
-            ValueError: If the source gives nothing, ends before ``steps``, or
+            ValueError: For items of another structure or shape; if the source gives nothing, ends before ``steps``, or
                 gives other samples, or another number of them, than on the
                 pass before.
         """
         samples = batches = 0
-        for item in itertools.islice(self._start(), self._limit):
-            x = checked(_inputs(item), self.shape, self.dtype, first=samples)
-            samples += len(x)
+        for parts in itertools.islice(self._start(), self._limit):
+            arrays = self.inputs.checked(parts, first=samples)
+            samples += len(arrays[0])
             if self.samples is not None and samples > self.samples:
                 raise self._changed(f"{self.samples} samples", f"{samples} or more")
-            self._compare(batches, x)
+            self._compare(batches, arrays)
             batches += 1
-            if batches == LONG and self.steps is None:
-                self._warn_of_length()
-            yield x
+            if batches == LONG and self.steps is None and not self._warned_of_length:
+                self._warned_of_length = True
+                warn_of_length("give steps=, the batches a pass", stacklevel=4)
+            batch = arrays if len(arrays) > 1 else arrays[0]
+            if self._inspect is not None:
+                self._inspect(batch)
+                self._inspect = None
+            yield batch
         if self._limit is not None and batches < self._limit:
             endless = "give a generator that never ends, or a function that returns a fresh one"
             advice = endless if self.source_type == "generator" else "give fewer steps, or more data"
@@ -206,16 +144,20 @@ class Batches:
             raise ValueError("expected at least one sample, received no data; look at what the source gives")
         self.samples, self.steps, self.resumed = samples, batches, False
 
-    def _compare(self, index: int, x: np.ndarray) -> None:
+    def _compare(self, index: int, arrays: tuple[np.ndarray, ...]) -> None:
         """Raise ValueError unless the batch at ``index`` is what it was on the pass before."""
         if self.constant:
-            self._first_sample = x[:1].copy() if self._first_sample is None else self._first_sample
-            alike = x.shape[1:] == self._first_sample.shape[1:]
-            self.constant = alike and bool((x == self._first_sample).all())
+            self._first_sample = self._first_sample or [x[:1].copy() for x in arrays]
+            self.constant = all(
+                x.shape[1:] == one.shape[1:] and bool((x == one).all())
+                for x, one in zip(arrays, self._first_sample, strict=True)
+            )
         if self.source_type == "generator" and index < len(self.marks):
             return
-        content = np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
-        checksum = zlib.crc32(content, zlib.crc32(repr(x.shape[1:]).encode()))
+        checksum = 0
+        for x in arrays:  # of one input: the checksum that the checkpoints of earlier versions hold
+            content = np.ascontiguousarray(x).reshape(-1).view(np.uint8).data
+            checksum = zlib.crc32(content, zlib.crc32(repr(x.shape[1:]).encode(), checksum))
         if index == len(self.marks):
             self.marks.append(checksum)
         elif checksum != self.marks[index]:
@@ -230,7 +172,7 @@ class Batches:
             )
         return ValueError(
             f"expected {expected}, as on the pass before, received {received}: the data must be the same on every "
-            f"pass; {_ADVICE[self.source_type]}"
+            f"pass; {ADVICE[self.source_type]}"
         )
 
     @property
@@ -260,16 +202,6 @@ class Batches:
             for _ in self:
                 pass
         return int(self.samples or 0)
-
-    def _warn_of_length(self) -> None:
-        if not self._warned_of_length:
-            self._warned_of_length = True
-            warnings.warn(
-                f"expected a pass that ends, received {LONG} batches so far of data of unknown length, which go on; if "
-                "they never end, give steps=, the batches a pass",
-                UserWarning,
-                stacklevel=4,
-            )
 
     def warn_of_little(self) -> None:
         """Warn, after a pass, of data that no layer can be learned from: few samples, or all the same."""

@@ -32,6 +32,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from .inputs import count, take
+
 #: Float64 numbers that go over the network in one piece: 64 MiB.
 CHUNK = 1 << 23
 # Bytes of the message that each host sends to the others before they add up.
@@ -147,7 +149,8 @@ class Replicas:
 
         Args:
             function: Gets as many arguments as there are ``arrays``.
-            arrays: Of the same number of rows, or None, which stays None.
+            arrays: Of the same number of rows, or None, which stays None; a
+                tuple of arrays is a batch of several inputs.
                 Without a strategy they are handed on as they are.
 
         Returns:
@@ -160,10 +163,10 @@ class Replicas:
         """
         if self._strategy is None:
             return [function(*arrays)]
-        rows = next((len(array) for array in arrays if array is not None), 0)
+        rows = next((count(array) for array in arrays if array is not None), 0)
         parts = max(1, min(self.count, rows))
         edges = itertools.pairwise(rows * i // parts for i in range(parts + 1))
-        shares = [[None if a is None else a[start:stop] for a in arrays] for start, stop in edges]
+        shares = [[None if a is None else take(a, slice(start, stop)) for a in arrays] for start, stop in edges]
         return self.each(function, shares)
 
     def each(self, function: Callable, items: Sequence[Sequence[Any]]) -> list:

@@ -169,13 +169,18 @@ def normalized(layer: Any, x: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     return tf.cast(x, dtype) * factor + offset, factor
 
 
-def linear_part(layer: Any) -> LinearPart:
+def linear_part(layer: Any, wide: bool = False) -> LinearPart:
     """The linear part of a kernel layer; of a batch normalisation, its diagonal one at inference.
 
     ``y = gamma (x - mean) / sqrt(variance + epsilon) + beta`` is the kernel
     ``gamma / sqrt(variance + epsilon)`` and the bias ``beta - kernel mean``.
+
+    Args:
+        layer: The layer.
+        wide: Whether it is in float32 for a layer that computes in less.
     """
     dtype = layer.compute_dtype
+    dtype = "float32" if wide and dtype in ("float16", "bfloat16") else dtype
     if not isinstance(layer, _L.BatchNormalization):
         kernel = tf.cast(layer.kernel, dtype)
         bias = tf.cast(layer.bias, dtype) if layer.use_bias else tf.zeros((), dtype)

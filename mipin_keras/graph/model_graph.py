@@ -2,138 +2,131 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-import inspect
 from typing import Any
 
 import keras
 
-from ..checks import check_graph, check_model
-from . import activations, linear, separable
+from ..checks import check_model, one_of
+from . import activations, explained
+from .reading import Reader
+from .steps import Step, TensorId
 
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Step:
-    """One thing that the model does to its tensors.
-
-    A layer with a built-in activation makes two steps: its linear part, and a
-    ``keras.layers.Activation``. A shared layer makes one step per call.
-
-    Attributes:
-        index: Position in ``ModelGraph.steps``.
-        name: Unique; the layer's name, with the path of nested models before
-            it, ``#2`` for a second call, ``/relu`` for a built-in activation.
-        layer: The Keras layer or operation.
-        linear: Whether this is the layer without its built-in activation.
-        inputs: Ids of the tensors it reads.
-        output: Id of the tensor it makes.
-        input_shapes, output_shape: Without the batch axis.
-        built_in: Whether this is the activation that a layer has built in.
-    """
-
-    index: int
-    name: str
-    layer: Any
-    linear: bool
-    inputs: tuple[int, ...]
-    output: int
-    input_shapes: tuple[tuple[int, ...], ...]
-    output_shape: tuple[int, ...]
-    arguments: tuple[tuple, dict]
-    built_in: bool = False
-
-    @property
-    def constants(self) -> list[Any]:
-        """What it is called with besides tensors, without None."""
-        leaves = keras.tree.flatten(self.arguments)
-        return [leaf for leaf in leaves if leaf is not None and not isinstance(leaf, TensorId)]
-
-    @property
-    def model_layer(self) -> Any:
-        """The layer of the model that this step is of, where it is one of the two of a separable convolution too."""
-        return getattr(self.layer, "separable_layer", self.layer)
-
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        """Shape of the first input, without the batch axis."""
-        return self.input_shapes[0]
-
-    def __call__(self, tensors: Any) -> Any:
-        """The step's output from ``tensors``, a mapping or list from tensor id to tensor."""
-        if self.linear:
-            return linear.before_activation(self.layer, tensors[self.inputs[0]])
-        if linear.normalizes_plainly(self.layer):
-            return linear.normalized(self.layer, tensors[self.inputs[0]])[0]
-        args, kwargs = keras.tree.map_structure(
-            lambda leaf: tensors[leaf.tensor_id] if isinstance(leaf, TensorId) else leaf, self.arguments
-        )
-        return self.layer(*args, **kwargs)
-
-    def __str__(self) -> str:
-        return f"{self.name!r} ({type(self.layer).__name__})"
-
-
-@dataclasses.dataclass(frozen=True)
-class TensorId:
-    """Stands for a tensor in the recorded arguments of a call."""
-
-    tensor_id: int
+__all__ = ["ModelGraph", "Step", "TensorId"]
 
 
 class ModelGraph:
-    """The steps from a model's input to its logits.
+    """The steps from a model's inputs to what is explained, its logits or a target.
 
     A final softmax or sigmoid, as an activation or as a layer, is left off;
     nested models are flattened; ``keras.ops`` calls are steps. The model
     itself is neither called nor changed.
 
     Args:
-        model: A built Sequential or functional Keras 3 model with one input
-            and one output, channels_last.
+        model: A built Sequential or functional Keras 3 model, channels_last.
         output_layer: Name of a layer whose output is explained instead of the
             model's.
+        output: Which of several outputs is explained: its name, or its index
+            in ``model.outputs``.
+        target: What of the output is explained instead of an output neuron, a
+            :class:`~.explained.Target`.
 
     Raises:
         TypeError: If ``model`` is no Keras 3 model.
         ValueError: For a model without a graph (subclassed or not built), with
-            several inputs or outputs, with channels_first layers, with an
-            output that is not ``(batch, units)``; for an unknown
-            ``output_layer``.
+            several outputs of which none is chosen, with channels_first
+            layers, with an output that is not ``(batch, units)`` and no
+            target; for an unknown ``output_layer`` or ``output``.
 
     Attributes:
-        steps: The steps needed for the output, in topological order.
+        steps: The steps needed for what is explained, in topological order.
         all_steps: The steps of the whole model, also those behind the output.
-        input, output: Ids of the input's and the logits' tensor.
+        inputs: Ids of the model's inputs.
+        input: Id of the first of them.
+        output: Id of the tensor that is explained, ``(batch, neurons)``: the
+            logits, or the target's value.
         shapes: Shape of each tensor without the batch axis, by id.
+        dtypes: The dtype of each tensor, by id.
+        batch: The batch size that the model is built for; None for any.
         ends: Id of the tensor that each layer makes, by the layer's name.
+        model_outputs: Ids of the model's own outputs.
         stripped: Name of the step left off behind the logits, or None.
+        by_itself: Whether the model takes a sample for an output neuron by
+            the sign of its logit, as behind a sigmoid and for a target, and
+            not by the largest of all.
     """
 
-    def __init__(self, model: keras.Model, output_layer: str | None = None):
+    def __init__(
+        self,
+        model: keras.Model,
+        output_layer: str | None = None,
+        *,
+        output: str | int | None = None,
+        target: explained.Target | None = None,
+    ):
         check_model(model)
         self.model = model
-        self.input = 0
         self.stripped: str | None = None
-        self.shapes: list[tuple[int, ...]] = [tuple(model.inputs[0].shape[1:])]
-        self.all_steps: list[Step] = []
-        self._names: set[str] = set()
-        self.ends: dict[str, int] = {}
-        self._parts: dict[int, list[tuple[str, Any]]] = {}
-        last = self._read(model, [0], "")[0]
-        if output_layer is not None:
-            last = self.tensor_after(output_layer)
-        self.output = self._strip_head(last)
-        self.steps = self._needed(self.output)
-        if len(self.shapes[self.output]) != 1:
-            raise ValueError(
-                f"expected an output of shape (batch, units) to explain, received (batch, "
-                f"{', '.join(map(str, self.shapes[self.output]))}); name a layer with such an output as output_layer"
-            )
+        self._reader = reader = Reader(model)
+        self.inputs, self.model_outputs = reader.inputs, reader.outputs
+        self.input = self.inputs[0]
+        self.shapes, self.dtypes, self.all_steps, self.ends = reader.shapes, reader.dtypes, reader.steps, reader.ends
+        self.batch = next((tensor.shape[0] for tensor in model.inputs if tensor.shape[0] is not None), None)
+        wanted = self._wanted(output_layer, output, target)
+        own = len(reader.steps)
+        if target is None:
+            self.output = self._strip_head(wanted[0])
+            if len(self.shapes[self.output]) != 1:
+                raise ValueError(
+                    f"expected an output of shape (batch, units) to explain, received (batch, "
+                    f"{', '.join(map(str, self.shapes[self.output]))}); give target=, such as an index (row, column, "
+                    "class) or a function of the output, or name a layer with such an output as output_layer"
+                )
+        else:
+            if target.of_logits:
+                ends, heads = [self._strip_head(n) for n in wanted], [[] for _ in wanted]
+            else:  # its function is given the model's own output, and the walk starts at the logits all the same
+                ends, heads = map(list, zip(*map(self._head, wanted), strict=True))
+            own_structure = output_layer is None and output is None
+            self.output = explained.append(reader, target, ends, heads, model if own_structure else None)
+        left_off = {step.name: activations.activation_name(step.layer) for step in self.all_steps}
+        self.by_itself = target is not None or left_off.get(self.stripped or "") == "sigmoid"
+        self.all_steps = reader.steps[:own]  # a target is no part of the model
+        self.steps = self._needed(self.output, reader.steps)
 
     @property
     def neurons(self) -> int:
         """How many output neurons there are."""
         return self.shapes[self.output][0]
+
+    @property
+    def input_names(self) -> list[str]:
+        """The names of the model's inputs: the keys of a dict, or else the names of its input tensors."""
+        given = getattr(self.model, "input", None)
+        return sorted(given) if isinstance(given, dict) else [tensor.name for tensor in self.model.inputs]
+
+    def _wanted(self, output_layer: str | None, output: Any, target: explained.Target | None) -> list[int]:
+        """Ids of the outputs that are explained: one, or all for a function of the user's."""
+        if output_layer is not None:
+            if output is not None:
+                raise ValueError(
+                    f"expected one of output_layer and output, received {output_layer!r} and {output!r}; leave one out"
+                )
+            return [self.tensor_after(output_layer)]
+        names = output_names(self.model)
+        if output is not None:
+            if isinstance(output, str) or not isinstance(output, int) or isinstance(output, bool):
+                return [self.model_outputs[names.index(one_of("output", output, tuple(names)))]]
+            if not -len(names) <= output < len(names):
+                raise ValueError(f"expected output to be an index below {len(names)} or one of {names}, received {output}")
+            return [self.model_outputs[output]]
+        if len(names) > 1 and (target is None or target.of_logits):
+            raise ValueError(
+                f"expected a model with one output, received {len(names)}: {names}; choose one by output=, its name "
+                "or its index"
+            )
+        return list(self.model_outputs)
 
     def tensor_after(self, name: str) -> int:
         """The id of the tensor that the layer ``name`` makes, its activation included; of a shared one first.
@@ -148,6 +141,10 @@ class ModelGraph:
             raise ValueError(f"received {problem} layer name {name!r}; expected one of {sorted(self.ends)}")
         return matches[0]
 
+    def floating(self, tensor_id: int) -> bool:
+        """Whether a signal can arrive at a tensor: not at tokens or masks."""
+        return "float" in self.dtypes[tensor_id]
+
     def consumers(self) -> dict[int, list[Step]]:
         """The steps that read each tensor."""
         readers: dict[int, list[Step]] = {}
@@ -156,153 +153,113 @@ class ModelGraph:
                 readers.setdefault(tensor_id, []).append(step)
         return readers
 
-    def between(self, start: int) -> list[Step]:
-        """The steps that depend on tensor ``start``, in topological order.
+    def between(self, *starts: int) -> list[Step]:
+        """The steps that a signal comes by on its way from the output to the tensors ``starts``, in topological order.
 
         Raises:
-            ValueError: If the output does not depend on it.
+            ValueError: If the output does not depend on one of them.
         """
-        reached = {start}
+        reached = set(starts)
         steps = []
         for step in self.steps:
-            if reached.intersection(step.inputs) and step.output != start:
+            if reached.intersection(step.signal_inputs) and step.output not in starts and self.floating(step.output):
                 reached.add(step.output)
                 steps.append(step)
-        if self.output not in reached or not steps:
+        back, found = {self.output}, []
+        for step in reversed(steps):
+            if step.output in back:
+                back.update(reached.intersection(step.signal_inputs))
+                found.append(step)
+        if not found or not back.issuperset(starts):
             raise ValueError(
                 "expected an input layer before the explained output, received one that is not; name another"
             )
-        return steps
+        return found[::-1]
 
-    # Reading the model
+    def starts(self, input_layer: str | None = None) -> tuple[int, ...]:
+        """Ids of the tensors that an explanation goes down to.
 
-    def _read(self, model: keras.Model, inputs: list[int], path: str) -> list[int]:
-        """Append the steps of ``model``, called on tensors ``inputs``; return its outputs' tensor ids.
+        They are ``input_layer``'s, or the model's inputs; of an input that is
+        not floating, such as tokens, the first floating tensor made of it.
 
-        Keras runs its own graph through ``clone_model``; what is called there
-        is a stand-in for each layer, so that the user's layers get no new
-        nodes. A fresh Model around the same tensors keeps a compiled model's
-        losses and optimizer out of it.
+        Raises:
+            ValueError: For an unknown layer, or one whose output is not
+                floating; for an input that nothing floating is made of alone.
         """
-        ids: dict[int, int] = {}
-        alive: list[Any] = []  # an id() is only unique as long as its object lives
-
-        def id_of(tensor: Any) -> int:
-            return ids[id(tensor)]
-
-        def record(layer: Any, *args: Any, **kwargs: Any) -> Any:
-            leaves = [leaf for leaf in keras.tree.flatten((args, kwargs)) if isinstance(leaf, keras.KerasTensor)]
-            for leaf in leaves:
-                if id(leaf) not in ids:  # the clone's own placeholders, in the order of the inputs
-                    raise ValueError(
-                        f"expected layers that read tensors of the model, received {layer.name!r}, which reads a "
-                        "tensor that is not part of the model; make it an input"
-                    )
-            if "training" in kwargs or _trains(layer):  # what predict() makes of it, whatever it was built with
-                kwargs["training"] = False
-            outputs = layer.compute_output_spec(*args, **kwargs)
-            made = keras.tree.flatten(outputs)
-            name = self._unique(path + layer.name)
-            if isinstance(layer, keras.Model):
-                check_graph(layer, f"the nested model {layer.name!r}")
-                ends = self._read(layer, [id_of(leaf) for leaf in leaves], name + "/")
-                if len(ends) == 1:
-                    self.ends[name] = ends[0]
-            else:
-                arguments = keras.tree.map_structure(
-                    lambda leaf: TensorId(id_of(leaf)) if isinstance(leaf, keras.KerasTensor) else leaf,
-                    (args, kwargs),
-                )
-                ends = [self._append(layer, name, [id_of(leaf) for leaf in leaves], arguments, made)]
-                self.ends[name] = ends[0]
-            stands_for = _StandIn([keras.KerasTensor(tensor.shape, tensor.dtype) for tensor in made])(*leaves)
-            for tensor, tensor_id in zip(stands_for, ends, strict=True):
-                ids[id(tensor)] = tensor_id
-                alive.append(tensor)
-            return keras.tree.pack_sequence_as(outputs, stands_for)
-
-        plain = keras.Model(model.inputs, model.outputs)
-        if not path:
-            self.ends |= {layer.name: 0 for layer in plain.layers if isinstance(layer, keras.layers.InputLayer)}
-        placeholders = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in plain.inputs]
-        ids.update({id(t): n for t, n in zip(placeholders, inputs, strict=True)})
-        clone = keras.models.clone_model(
-            plain, input_tensors=placeholders, clone_function=lambda layer: layer, call_function=record
-        )
-        return [id_of(tensor) for tensor in clone.outputs]
-
-    def _append(self, layer: Any, name: str, inputs: list[int], arguments: Any, made: list[Any]) -> int:
-        if getattr(layer, "data_format", None) == "channels_first":
+        if input_layer is None:
+            return tuple(map(self.first_floating, self.inputs))
+        start = self.tensor_after(input_layer)
+        if not self.floating(start):
             raise ValueError(
-                f"expected channels_last, received layer {name!r} ({type(layer).__name__}) with data_format="
-                "'channels_first'; rebuild the model with data_format='channels_last' and move its weights over"
+                f"expected an input_layer with a floating-point output, received {input_layer!r} of dtype "
+                f"{self.dtypes[start]}, which has no gradient; name a layer behind it"
             )
-        if getattr(layer, "quantization_mode", None):
+        return (start,)
+
+    def reached(self, starts: tuple[int, ...]) -> tuple[int, ...]:
+        """Those of these tensors, each once, that the explained output depends on.
+
+        Raises:
+            ValueError: If there is none.
+        """
+        if len(starts) == 1:
+            self.between(*starts)
+            return starts
+        found = []
+        for start in dict.fromkeys(starts):
+            with contextlib.suppress(ValueError):
+                self.between(start)
+                found.append(start)
+        if not found:
             raise ValueError(
-                f"expected a model as it was trained, received layer {name!r} quantized to "
-                f"{layer.quantization_mode!r}; explain the model before quantize()"
+                "expected an output that depends on a floating-point input, received one that does not; name another"
             )
-        if len(made) != 1:
-            advice = "explain the part of the model behind it, or in front of it with output_layer="
-            raise ValueError(f"expected layers with one output, received {name!r} with {len(made)}; {advice}")
-        shape = tuple(made[0].shape[1:])
-        if id(layer) not in self._parts:  # a shared layer has one set of them
-            self._parts[id(layer)] = separable.linear_steps(layer)
-        parts = self._parts[id(layer)]
-        if not parts:
-            return self._add(layer, name, False, inputs, shape, arguments)
-        tensor_id = inputs[0]
-        for part_name, part in parts:
-            # The part of a separable convolution is never called as a layer: what it makes is asked of it.
-            made_shape = shape if part is layer else part.compute_output_shape((None, *self.shapes[tensor_id]))[1:]
-            full = self._unique(name + part_name) if part_name else name
-            tensor_id = self._add(part, full, True, [tensor_id], tuple(made_shape), arguments)
-        activation = getattr(layer, "activation", None)
-        if activations.function_name(activation) == "linear":
+        return tuple(found)
+
+    def first_floating(self, tensor_id: int) -> int:
+        """Id of the tensor itself if it is floating, or of the first floating one that is made of it alone.
+
+        Raises:
+            ValueError: If there is none before other tensors join.
+        """
+        if self.floating(tensor_id):
             return tensor_id
-        if not isinstance(activation, keras.layers.Layer):
-            activation = keras.layers.Activation(activation, dtype=layer.dtype_policy)
-        suffix = activations.activation_name(activation) or getattr(activation, "name", "activation")
-        arguments = ((TensorId(tensor_id),), {})
-        return self._add(
-            activation, self._unique(f"{name}/{suffix}"), False, [tensor_id], shape, arguments, built_in=True
+        made = {tensor_id}
+        for step in self.steps:
+            if step.inputs and made.issuperset(step.inputs):
+                if self.floating(step.output):
+                    return step.output
+                made.add(step.output)
+        raise ValueError(
+            f"expected a floating-point tensor behind the model's {self.dtypes[tensor_id]} input, received a model "
+            "without one; explain the part of the model behind it"
         )
-
-    def _add(
-        self, layer: Any, name: str, linear: bool, inputs: list[int], shape: Any, arguments: Any, built_in: bool = False
-    ) -> int:
-        self.shapes.append(shape)
-        output = len(self.shapes) - 1
-        shapes = tuple(self.shapes[i] for i in inputs)
-        step = Step(len(self.all_steps), name, layer, linear, tuple(inputs), output, shapes, shape, arguments, built_in)
-        self.all_steps.append(step)
-        return output
-
-    def _unique(self, name: str) -> str:
-        unique, count = name, 1
-        while unique in self._names:
-            count += 1
-            unique = f"{name}#{count}"
-        self._names.add(unique)
-        return unique
 
     def _strip_head(self, last: int) -> int:
-        made_by = {step.output: step for step in self.all_steps}
-        while last in made_by and activations.activation_name(made_by[last].layer) in activations.HEADS:
-            step = made_by[last]
-            if getattr(step.layer, "axis", -1) not in (-1, len(step.output_shape)):
-                break
-            self.stripped = step.name
-            last = step.inputs[0]
+        """Id of the logits' tensor."""
+        last, head = self._head(last)
+        self.stripped = head[0].name if head else self.stripped
         return last
 
-    def _needed(self, last: int) -> list[Step]:
+    def _head(self, last: int) -> tuple[int, list[Step]]:
+        """Id of the logits' tensor behind an output, and the steps that make a softmax or sigmoid of them."""
+        made_by = {step.output: step for step in self.all_steps}
+        head: list[Step] = []
+        while last in made_by and activations.activation_name(made_by[last].layer) in activations.HEADS:
+            step = made_by[last]
+            if getattr(step.layer, "axis", -1) not in (-1, len(step.output_shape)) or len(step.inputs) != 1:
+                break
+            head.insert(0, step)
+            last = step.inputs[0]
+        return last, head
+
+    def _needed(self, last: int, all_steps: list[Step]) -> list[Step]:
         needed, steps = {last}, []
-        for step in reversed(self.all_steps):
+        for step in reversed(all_steps):
             if step.output in needed:
-                needed.update(step.inputs)
+                needed.update(step.needs)
                 steps.append(step)
-        if self.input not in needed:
+        if not needed.intersection(self.inputs):
             raise ValueError(
                 "expected an output that depends on the model's input, received one that does not; name another "
                 "output_layer"
@@ -310,21 +267,10 @@ class ModelGraph:
         return [dataclasses.replace(step, index=i) for i, step in enumerate(reversed(steps))]
 
 
-class _StandIn(keras.Operation):
-    """Called instead of a layer while Keras runs a model's graph; makes tensors of given specs."""
-
-    def __init__(self, specs: list[keras.KerasTensor]):
-        super().__init__()
-        self._specs = specs
-
-    def call(self, *args: Any) -> Any:
-        raise NotImplementedError("a stand-in is only called on symbolic tensors")
-
-    def compute_output_spec(self, *args: Any) -> list[keras.KerasTensor]:
-        return self._specs
-
-
-def _trains(layer: Any) -> bool:
-    """Whether it takes a call outside of a model for training, as random augmentations do."""
-    parameter = inspect.signature(layer.call).parameters.get("training")
-    return parameter is not None and parameter.default is True
+def output_names(model: keras.Model) -> list[str]:
+    """The names of a model's outputs: the keys of a dict, or else of the layers that make them, each once."""
+    made = getattr(model, "output", None)
+    if isinstance(made, dict):
+        return sorted(made)
+    names = list(getattr(model, "output_names", []))
+    return names if len(names) == len(model.outputs) else [tensor.name for tensor in model.outputs]

@@ -11,29 +11,54 @@ from . import linear
 from .model_graph import ModelGraph, Step
 
 Rule = Callable[[Step, Any, tf.Tensor], "tf.Tensor | tuple[tf.Tensor, ...]"]
+#: A batch of a model's inputs: a tensor ``(n, ...)``, or a tuple of one for each input.
+Given = tf.Tensor | tuple[tf.Tensor, ...]
 
 
-def forward(graph: ModelGraph, x: tf.Tensor) -> dict[int, tf.Tensor]:
+def given_tensors(graph: ModelGraph, x: Given) -> dict[int, tf.Tensor]:
+    """A batch of inputs, by the tensors' ids."""
+    return dict(zip(graph.inputs, x if isinstance(x, tuple) else (x,), strict=True))
+
+
+def forward(graph: ModelGraph, x: Given) -> dict[int, tf.Tensor]:
     """Every tensor of the graph for a batch of inputs.
 
     Args:
         graph: The model's steps.
-        x: Shape ``(n, ...)``, the model's input.
+        x: The model's input ``(n, ...)``, or a tuple of its inputs.
 
     Returns:
         Tensors by id; ``graph.output``'s are the logits.
     """
-    tensors = {graph.input: x}
+    tensors = given_tensors(graph, x)
     for step in graph.steps:
         tensors[step.output] = step(tensors)
     return tensors
+
+
+def model_outputs(graph: ModelGraph, x: Given) -> list[tf.Tensor]:
+    """The model's own outputs by its steps, no tensor held longer than it is read."""
+    tensors = given_tensors(graph, x)
+    needed, steps = set(graph.model_outputs), []
+    for step in reversed(graph.all_steps):
+        if step.output in needed:
+            needed.update(step.needs)
+            steps.append(step)
+    last = {tensor_id: i for i, step in enumerate(reversed(steps)) for tensor_id in step.needs}
+    for i, step in enumerate(reversed(steps)):
+        tensors[step.output] = step(tensors)
+        for tensor_id in step.needs:
+            if last[tensor_id] == i and tensor_id not in graph.model_outputs:
+                del tensors[tensor_id]
+    return [tensors[tensor_id] for tensor_id in graph.model_outputs]
 
 
 class StepTrace(NamedTuple):
     """What a step's rule can know of the forward pass.
 
     Attributes:
-        inputs: The step's inputs, one for each different tensor.
+        inputs: The step's inputs that a signal can arrive at, one for each
+            different tensor.
         output: Its output.
         vjp: The step's vector-Jacobian product: carries a signal at the
             output to each of the inputs.
@@ -45,27 +70,34 @@ class StepTrace(NamedTuple):
 
 
 def forward_with_traces(
-    graph: ModelGraph, x: tf.Tensor, steps: Iterable[Step]
+    graph: ModelGraph, x: Given, steps: Iterable[Step], replaced: Mapping[int, tf.Tensor] | None = None
 ) -> tuple[dict[int, tf.Tensor], dict[int, StepTrace]]:
-    """As :func:`forward`, with the :class:`StepTrace` of each of ``steps`` too, by the step's index."""
-    traced = {step.index for step in steps}
-    tensors, traces = {graph.input: x}, {}
+    """As :func:`forward`, with the :class:`StepTrace` of each of ``steps`` too, by the step's index.
+
+    Args:
+        graph, x: As for :func:`forward`.
+        steps: Those whose trace is wanted.
+        replaced: Values that stand for those of tensors, by the tensors' ids.
+    """
+    traced, replaced = {step.index for step in steps}, replaced or {}
+    tensors, traces = given_tensors(graph, x) | dict(replaced), {}
     for step in graph.steps:
+        if step.output in replaced:
+            continue
         if step.index in traced:
-            ids = tuple(dict.fromkeys(step.inputs))
-            traces[step.index] = _trace(step, ids, tuple(tensors[i] for i in ids))
+            traces[step.index] = _trace(step, tensors)
             tensors[step.output] = traces[step.index].output
         else:
             tensors[step.output] = step(tensors)
     return tensors, traces
 
 
-def _trace(step: Step, ids: tuple[int, ...], inputs: tuple[tf.Tensor, ...]) -> StepTrace:
+def _trace(step: Step, tensors: Mapping[int, tf.Tensor]) -> StepTrace:
+    ids = step.signal_inputs
+    inputs = tuple(tensors[tensor_id] for tensor_id in ids)
     if linear.normalizes_plainly(step.layer):
         output, factor = linear.normalized(step.layer, inputs[0])
-        return StepTrace(
-            inputs, output, lambda signal: (tf.cast(tf.cast(signal, output.dtype) * factor, inputs[0].dtype),)
-        )
+        return StepTrace(inputs, output, lambda signal: (wide(signal, output) * wide(factor, output),))
     if not step.linear:
         # A tensor of its own for each id: what does nothing at inference, such as Dropout, hands its input on, and
         # two inputs that are one tensor to the tape would each get the signals of both.
@@ -75,14 +107,42 @@ def _trace(step: Step, ids: tuple[int, ...], inputs: tuple[tf.Tensor, ...]) -> S
     with tf.GradientTape(persistent=True, watch_accessed_variables=False) as tape:
         tape.watch(inputs)
         # The bias has no part in it, and is added outside: a gradient through a sum that broadcasts is long to trace.
-        by_id = dict(zip(ids, inputs, strict=True))
+        by_id = dict(tensors) | dict(zip(ids, inputs, strict=True))
         made = linear.without_bias(step.layer, inputs[0]) if step.linear else step(by_id)
 
-    def vjp(signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def pulled(signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
         zero = tf.UnconnectedGradients.ZERO
         return tuple(tape.gradient(made, list(inputs), tf.cast(signal, made.dtype), unconnected_gradients=zero))
 
+    vjp = _in_range(pulled) if made.dtype == tf.float16 else pulled
     return StepTrace(inputs, linear.with_bias(step.layer, made) if step.linear else made, vjp)
+
+
+def wide(tensor: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
+    """In float32 where ``like`` is of half precision: signals are as wide as that at least."""
+    return tf.cast(tensor, tf.float32 if like.dtype.size < 4 else like.dtype)
+
+
+def _in_range(pulled: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:
+    """A vector-Jacobian product through float16 whose signals are float32.
+
+    Signals become small on their way down, and float16 holds nothing below
+    6e-8. A step is linear in its signal, so each sample's is brought to about
+    1 for it, by a power of 2, and back behind it.
+    """
+
+    def vjp(signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        signal = tf.cast(signal, tf.float32)
+        peak = tf.reduce_max(tf.abs(tf.reshape(signal, (tf.shape(signal)[0], -1))), axis=1)
+        exponent = tf.math.ceil(tf.math.log(tf.maximum(peak, 1e-37)) / tf.math.log(2.0))
+        scale = tf.where(peak > 0, tf.pow(2.0, exponent), tf.ones_like(peak))
+
+        def shaped(tensor: tf.Tensor) -> tf.Tensor:
+            return tf.reshape(scale, tf.concat([tf.shape(scale), tf.ones(tf.rank(tensor) - 1, tf.int32)], 0))
+
+        return tuple(tf.cast(part, tf.float32) * shaped(part) for part in pulled(signal / shaped(signal)))
+
+    return vjp
 
 
 def backward(
@@ -104,7 +164,7 @@ def backward(
         signal: What starts at ``graph.output``.
         rule: ``rule(step, traces[step.index], signal_at_output)`` gives the
             signal at the step's input, or a tuple with one for each
-            different input. What arrives at a tensor from several consumers
+            different input in ``signal_inputs``. What arrives at a tensor from several consumers
             is summed.
         keep: Ids of tensors whose signals are returned too.
 
@@ -121,7 +181,7 @@ def backward(
         at_output = signals[step.output] if step.output in kept else signals.pop(step.output)
         arrived = rule(step, traces.get(step.index), at_output)
         parts = arrived if isinstance(arrived, tuple) else (arrived,)
-        for tensor_id, part in zip(dict.fromkeys(step.inputs), parts, strict=True):
+        for tensor_id, part in zip(step.signal_inputs, parts, strict=True):
             before = signals.get(tensor_id)
             signals[tensor_id] = part if before is None else before + tf.cast(part, before.dtype)
     return signals

@@ -58,7 +58,7 @@ _LAYER_TYPES: dict[str, tuple[type, ...]] = {
     STRUCTURE: (
         _L.Flatten, _L.Reshape, _L.Permute, _L.RepeatVector, _L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D,
         _L.Cropping1D, _L.Cropping2D, _L.Cropping3D, _L.UpSampling1D, _L.UpSampling2D, _L.UpSampling3D,
-        _L.Resizing, _L.CenterCrop,
+        _L.Resizing, _L.CenterCrop, _L.Masking,
     ),
     MAX: (
         *windows.MAX_POOLINGS, _L.GlobalMaxPooling1D, _L.GlobalMaxPooling2D, _L.GlobalMaxPooling3D,
@@ -76,11 +76,13 @@ _LAYER_TYPES: dict[str, tuple[type, ...]] = {
 _MERGES = (_L.Add, _L.Average, _L.Subtract, _L.Concatenate, _L.Maximum, _L.Minimum, _L.Multiply)
 # keras.ops between layers, by the name of their Operation: of several tensors, and of one.
 _MERGING = {
-    "Add": ADD, "Subtract": SUBTRACT, "Concatenate": CONCATENATE, "Maximum": MAX, "Minimum": MAX, "Multiply": GATE,
+    "Add": ADD, "Subtract": SUBTRACT, "Concatenate": CONCATENATE, "Stack": CONCATENATE, "Maximum": MAX,
+    "Minimum": MAX, "Multiply": GATE,
 }  # fmt: skip
 _SINGLE = {
     "Reshape": STRUCTURE, "Transpose": STRUCTURE, "Squeeze": STRUCTURE, "ExpandDims": STRUCTURE, "Pad": STRUCTURE,
     "Mean": AVERAGE, "Sum": SUM, "Max": MAX, "Amax": MAX, "Min": MAX, "Amin": MAX, "Negative": AFFINE,
+    "Flip": STRUCTURE, "Split": STRUCTURE, "Unstack": STRUCTURE,
 }  # fmt: skip
 # And of one tensor and a constant.
 _AFFINE = frozenset({"Add", "Subtract", "Multiply", "Divide", "TrueDivide"})
@@ -94,6 +96,8 @@ def of(step: Step) -> str | None:
     layer = step.layer
     if step.linear:
         return KERNEL
+    if len(step.signal_inputs) != len(set(step.inputs)) and not isinstance(layer, _L.GlobalAveragePooling1D):
+        return None  # it reads tokens or a mask too; of these only the masked mean is linear in what it averages
     name = activations.activation_name(layer)
     if name is not None:
         if rectifies(layer):
@@ -102,6 +106,8 @@ def of(step: Step) -> str | None:
             return IDENTITY
         return ACTIVATION if name in activations.ELEMENTWISE or name == "sigmoid" else None
     step_type = _of_layer(step) if isinstance(layer, _L.Layer) else _of_operation(step)
+    if step.part is not None and step_type not in (STRUCTURE, IDENTITY):
+        return None  # one of several outputs, which the tables do not know
     return step_type if step_type is None or _per_sample(step) else None
 
 
@@ -125,6 +131,8 @@ def _of_operation(step: Step) -> str | None:
     layer, name, constants = step.layer, type(step.layer).__name__, step.constants
     if not type(layer).__module__.startswith("keras."):
         return None
+    if name == "GetItem":
+        return STRUCTURE if _keeps_batch(step) else None
     if name == "Cast":  # what older Keras puts between layers of mixed precision
         return IDENTITY if _floats(layer.dtype) else None
     if len(step.inputs) > 1:
@@ -161,6 +169,21 @@ def _is_affine(step: Step, constants: list[Any]) -> bool:
     return (_is_number(constants[0]) or bool(shape)) and (len(shape) < batch or shape[0] == 1)
 
 
+def _keeps_batch(step: Step) -> bool:
+    """Whether an indexing takes all samples, and what it takes of them is fixed."""
+    args, kwargs = step.arguments
+    key = kwargs["key"] if "key" in kwargs else args[1]
+    parts = key if isinstance(key, tuple) else (key,)
+    fixed = all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in parts)
+    first = parts[0] if parts else Ellipsis
+    return fixed and (first is Ellipsis or first == slice(None)) and (first is not Ellipsis or _reaches_short(step, parts))
+
+
+def _reaches_short(step: Step, parts: tuple) -> bool:
+    """Whether what stands behind an ellipsis does not come as far as the batch axis."""
+    return sum(part is not None for part in parts[1:]) <= len(step.input_shape)
+
+
 def _is_number(value: Any) -> bool:
     return isinstance(value, int | float | np.number)
 
@@ -174,7 +197,7 @@ def _per_sample(step: Step) -> bool:
     name = type(step.layer).__name__
     if not hasattr(step.layer, "axis"):
         return True
-    rank = len(step.input_shape) + (2 if name == "ExpandDims" else 1)
+    rank = len(step.input_shape) + (2 if name in ("ExpandDims", "Stack") else 1)
     axes = keras.tree.flatten(step.layer.axis)
     return None not in axes and all(axis % rank != 0 for axis in axes)
 

@@ -3,7 +3,7 @@
 from .analyzer import MIPIN, TrainedMIPIN
 from .inverse import Inverse, LearnedInverse, register_inverse
 from .inverse_model import InverseModel
-from .layers import affine, conv, dense, normalization, pooling, structural  # each registers its inverses
+from .layers import affine, conv, dense, indexing, normalization, pooling, structural, target  # each registers its inverses
 from .layers.unpooling import MaxSwitches, MaxUnpooling
 
 __all__ = [
@@ -17,8 +17,10 @@ __all__ = [
     "affine",
     "conv",
     "dense",
+    "indexing",
     "normalization",
     "pooling",
     "register_inverse",
     "structural",
+    "target",
 ]

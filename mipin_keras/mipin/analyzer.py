@@ -38,13 +38,15 @@ class MIPIN(Explanation):
 
     Args:
         model: See :class:`mipin_keras.analyzer.Analyzer`.
-        neuron_selection_mode, output_layer: Likewise. "all" gives the sum of
+        neuron_selection_mode, output_layer, output, target: Likewise. "all" gives the sum of
             all classes' attributions and the mean of their source signals.
         input_layer: Name of the layer whose output the explanation goes down
             to, instead of the pixels.
         classes: Output neurons to fit: ints, or None for all.
         samples: What fits a class: ``"all"`` samples (class-discriminative),
-            or those that the model takes for the ``"class"`` alone.
+            or those that the model takes for the ``"class"`` alone: the
+            largest logit's, behind a sigmoid each whose logit is above 0, and
+            with a target the samples whose target is.
         ridge: λ of Eq. 6, added to the unnormalised centred Gram.
         forward_relu: False gives the global explanation of section 4.2,
             without the masks that adapt it to a sample.
@@ -94,6 +96,8 @@ class MIPIN(Explanation):
         neuron_selection_mode: str | Callable = "max_activation",
         output_layer: str | None = None,
         input_layer: str | None = None,
+        output: str | int | None = None,
+        target: Any = None,
         classes: Iterable[int] | int | None = None,
         samples: str = "all",
         ridge: float = 1e-3,
@@ -107,7 +111,14 @@ class MIPIN(Explanation):
         seed: int = 0,
         verbose: int = 1,
     ):
-        super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        super().__init__(
+            model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer, output=output, target=target
+        )
+        if target is not None and classes is not None:
+            raise ValueError(
+                f"expected one of target and classes, which say what is explained, received both: {target!r} and "
+                f"{classes!r}; with a target there is one quantity to fit: leave classes out"
+            )
         samples = one_of("samples", samples, SAMPLES)
         conv_solver = one_of("conv_solver", conv_solver, CONV_SOLVERS)
         merge = one_of("merge", merge, MERGES)
@@ -139,6 +150,7 @@ class MIPIN(Explanation):
             **self._fit_options._asdict(),
         }
         self.network = self._new_network()
+        self._say_where_it_ends()
 
     def _new_network(self) -> InverseNetwork:
         """The inverse of the model as it is now: some of its inverses are made of the model's weights."""

@@ -13,7 +13,7 @@ from ..analyzer import MEMORY, Analyzer
 from ..checks import NotFittedError, index, not_fitted, one_of
 from ..saving import fingerprint, probe
 from ..saving.identity import ModelIdentity
-from .inverse_model import STRUCTURAL, InverseModel, masked_tensors
+from .inverse_model import GIVEN, STRUCTURAL, InverseModel, masked_tensors
 from .network import ForwardPass, InverseNetwork
 
 Found = dict[int, tf.Tensor]
@@ -53,16 +53,22 @@ class Explanation(Analyzer):
         most = self._batch_size(X, batch_size, memory)
         return self._maps(self._source_signal, X, neuron_selection, most, reduce)
 
-    def _analyze(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+    def _analyze(self, x: Any, neuron_selection: Any) -> Any:
         forward_pass, shares = self._forward_pass(x, neuron_selection)
-        return self._attributions(forward_pass, shares, ())[self.start]
+        return self._at_starts(self._attributions(forward_pass, shares, ()), len(shares))
 
-    def _source_signal(self, x: np.ndarray, neuron_selection: Any) -> np.ndarray:
+    def _source_signal(self, x: Any, neuron_selection: Any) -> Any:
         forward_pass, shares = self._forward_pass(x, neuron_selection)
-        return self._sources(forward_pass, shares, ())[self.start]
+        return self._at_starts(self._sources(forward_pass, shares, ()), len(shares))
+
+    def _at_starts(self, found: dict[int, np.ndarray], n: int) -> Any:
+        """What arrived where the explanation ends: an array, of several inputs a tuple; zeros where nothing did."""
+        zeros = (np.zeros((n, *self.graph.shapes[start]), np.float32) for start in self.starts)
+        parts = tuple(found.get(start, nothing) for start, nothing in zip(self.starts, zeros, strict=True))
+        return parts[0] if len(parts) == 1 else parts
 
     def _analyze_layers(
-        self, x: np.ndarray, neuron_selection: Any, tensor_ids: dict[str, int]
+        self, x: Any, neuron_selection: Any, tensor_ids: dict[str, int]
     ) -> dict[str, tuple[np.ndarray, np.ndarray | None]]:
         keep = set(tensor_ids.values())
         masks = masked_tensors(self.graph, self.options, keep)
@@ -75,7 +81,7 @@ class Explanation(Analyzer):
 
     def _tensor_ids(self, layers: Any) -> dict[str, int]:
         known = super()._tensor_ids(layers)
-        carried = {self.start, *(node.output for node in self.network.nodes)}
+        carried = {*self.starts, *(node.output for node in self.network.nodes)}
         off = [name for name, n in known.items() if n not in carried]
         if off and layers is not None:
             raise ValueError(
@@ -101,7 +107,7 @@ class Explanation(Analyzer):
         return self._gather(forward_pass, shares / shares.sum(axis=1, keepdims=True), explain)
 
     def _forward_pass(
-        self, x: np.ndarray, neuron_selection: Any, masks: Iterable[int] | None = None
+        self, x: Any, neuron_selection: Any, masks: Iterable[int] | None = None
     ) -> tuple[ForwardPass, np.ndarray]:
         self._need_fit()
         identity = self.identity
@@ -167,7 +173,7 @@ class Explanation(Analyzer):
         """
         unit = self._fitted_unit(unit)
         outputs = one_of("outputs", outputs, (None, "all"))
-        model = InverseModel(self.graph.model, unit, self.options, outputs)
+        model = InverseModel(self.graph.model, unit, self.options, outputs, target=self.target)
         model.set_inverse_weights(self.network.weights[unit])
         return model
 
@@ -244,9 +250,9 @@ class Explanation(Analyzer):
         given = model.structural_options
         clauses = [f"it is of class {model.unit}"] if model.unit != unit else []
         clauses += [
-            f"it has {key}={given[key]!r}, the analyzer {self.options[key]!r}"
-            for key in STRUCTURAL
-            if given[key] != self.options[key]
+            f"it has {key}={given.get(key)!r}, the analyzer {self.options.get(key)!r}"
+            for key in (*STRUCTURAL, *GIVEN)
+            if given.get(key) != self.options.get(key)
         ]
         if self.identity is not None and model.network.graph.model is not self.graph.model:
             other = ModelIdentity(model.network.graph)

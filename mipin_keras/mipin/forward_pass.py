@@ -74,7 +74,7 @@ class ForwardPasses:
         """Run the model on a batch.
 
         Args:
-            x: Shape ``(n, ...)``, the model's input.
+            x: The model's input ``(n, ...)``, or a tuple of its inputs.
             nodes: Those whose records to keep.
             targets: Learned nodes whose targets to keep.
             masks: Ids of the tensors whose masks [X != 0] to keep.
@@ -87,7 +87,8 @@ class ForwardPasses:
         Raises:
             ValueError: If the model's output is not finite.
         """
-        live = {self.graph.input: tf.convert_to_tensor(x)}
+        given = x if isinstance(x, tuple) else (x,)
+        live = dict(zip(self.graph.inputs, map(tf.convert_to_tensor, given), strict=True))
         forward_pass = ForwardPass(tf.zeros(()), {}, {})
         stop = len(self.graph.steps) if logits else self._last(nodes, targets)
         for low, high in self._pieces(whole, stop):
@@ -135,14 +136,15 @@ class ForwardPasses:
         records, targets, masks and weights too.
         """
         steps = self.graph.steps[low:high]
-        made = {step.output for step in steps} | ({self.graph.input} if low == 0 else set())
+        made = {step.output for step in steps} | (set(self.graph.inputs) if low == 0 else set())
         recorded = [node for node in nodes if node.step is not None and node.step.output in made]
         # A target is complete once the last of its tensors is made.
         reached = [node for node in targets if max(node.needs) in made]
         masks = sorted(made.intersection(masked))
         # All that something behind this piece still reads.
-        later = {tensor_id for step in self.graph.steps[high:stop] for tensor_id in step.inputs}
+        later = {tensor_id for step in self.graph.steps[high:stop] for tensor_id in step.needs}
         later |= {self.graph.output} if stop == len(self.graph.steps) else set()
+        later |= {node.step.mask for node in nodes if node.step is not None and node.step.mask is not None}
         later |= {tensor_id for node in targets if max(node.needs) > max(made) for tensor_id in node.needs}
         alive = sorted(later.intersection(made | live.keys()))
         read = weights is not None

@@ -43,6 +43,8 @@ class Inverse:
 
     learned = False
     merges = False
+    #: Whether it records the padding mask of the step's input, by :meth:`record_mask`, where there is one.
+    takes_mask = False
 
     def __init__(self, step: Step, *, forward_relu: bool = True, merge: str = "channel", gate: int | None = None):
         self.step = step
@@ -62,6 +64,10 @@ class Inverse:
             x, y: The step's input ``(n, *input_shape)`` and output.
         """
         return ()
+
+    def record_mask(self, mask: tf.Tensor) -> Record:
+        """What of the input's padding mask, bool ``(n, positions)``, the inverse needs."""
+        return (mask,)
 
     def target(self, x: Any) -> tf.Tensor:
         """What a learned inverse reconstructs, from what :meth:`record` gets: the input."""
@@ -262,16 +268,22 @@ def refusal(step: Step) -> str:
     )
 
 
+def _shapes(step: Step) -> list[tuple[int | None, ...]]:
+    """The shapes of the inputs that a signal can arrive at."""
+    of_inputs = zip(step.inputs, step.input_shapes, strict=True)
+    return [shape for tensor_id, shape in of_inputs if tensor_id in step.signal_inputs]
+
+
 def make_inverse(step: Step, **options: Any) -> Inverse:
     """The inverse of a step.
 
     Raises:
         ValueError: If there is none, or the layer's settings have none.
     """
-    inverse = find_inverse(step) if len(step.inputs) == 1 else find_merge(step)
+    inverse = find_inverse(step) if len(step.signal_inputs) == 1 else find_merge(step)
     if inverse is None:
         raise ValueError(refusal(step))
-    if any(size is None for shape in (*step.input_shapes, step.output_shape) for size in shape):
+    if any(size is None for shape in (*_shapes(step), step.output_shape) for size in shape):
         raise ValueError(
             f"expected layer {step} to have a static shape, received {step.input_shape}; build the model with a "
             "fixed keras.Input shape"

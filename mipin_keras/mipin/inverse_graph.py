@@ -43,12 +43,17 @@ class Node:
         """What of the forward pass the inverse needs."""
         if self.step is None:
             return ()
+        if self.inverse.takes_mask and self.step.mask is not None:
+            return self.inverse.record_mask(tensors[self.step.mask])
         return self.inverse.record(self._of_step(tensors), tensors[self.output])
 
     @property
     def records(self) -> bool:
         """Whether the inverse needs something of the forward pass."""
-        return self.step is not None and type(self.inverse).record is not Inverse.record
+        if self.step is None:
+            return False
+        masked = self.inverse.takes_mask and self.step.mask is not None
+        return masked or type(self.inverse).record is not Inverse.record
 
     def target(self, tensors: dict[int, tf.Tensor]) -> tf.Tensor:
         """What a learned inverse reconstructs."""
@@ -57,27 +62,27 @@ class Node:
     @property
     def needs(self) -> tuple[int, ...]:
         """Ids of the tensors that :meth:`target` reads."""
-        return (self.output,) if self.step is None else tuple(dict.fromkeys(self.step.inputs))
+        return (self.output,) if self.step is None else self.step.signal_inputs
 
     def _of_step(self, tensors: dict[int, tf.Tensor]) -> Any:
         inputs = tuple(tensors[tensor_id] for tensor_id in self.needs)
         return inputs if self.inverse.merges else inputs[0]
 
 
-def inverse_graph(graph: ModelGraph, start: int, options: dict[str, Any]) -> list[Node]:
-    """The nodes from the output down to tensor ``start``, in the order in which they are applied.
+def inverse_graph(graph: ModelGraph, starts: tuple[int, ...], options: dict[str, Any]) -> list[Node]:
+    """The nodes from the output down to the tensors ``starts``, in the order in which they are applied.
 
     Args:
         graph: The model's steps.
-        start: Id of the tensor that the explanation goes down to.
+        starts: Ids of the tensors that the explanation goes down to.
         options: Of the inverses.
 
     Raises:
         ValueError: If steps have no inverse, naming all of them; if no signal
-            reaches ``start``.
+            reaches any of ``starts``.
     """
-    steps = graph.between(start)
-    on_the_way = {start, *(step.output for step in steps)}
+    steps = graph.between(*starts)
+    on_the_way = {*starts, *(step.output for step in steps)}
     gates = step_types.gates(graph)
     arrivals = Counter([graph.output])
     nodes: list[Node] = []
@@ -101,17 +106,19 @@ def inverse_graph(graph: ModelGraph, start: int, options: dict[str, Any]) -> lis
             inverse = make_inverse(step, gate=gates.get(step.index), **options)
         except ValueError as problem:
             problems.append(str(problem))
-            arrivals.update(on_the_way.intersection(step.inputs))
+            arrivals.update(on_the_way.intersection(step.signal_inputs))
             continue
-        gets = inverse.carries(tuple(dict.fromkeys(step.inputs)))
+        gets = inverse.carries(step.signal_inputs)
         inputs = tuple(tensor_id if tensor_id in on_the_way else None for tensor_id in gets)
         arrivals.update(tensor_id for tensor_id in inputs if tensor_id is not None)
         nodes.append(Node(step.index, step.name, type(step.layer).__name__, inverse, step, step.output, inputs))
-    meet(start, next((step.name for step in graph.steps if step.output == start), "input"))
+    names = {step.output: step.name for step in graph.steps}
+    for i, start in enumerate(starts):
+        meet(start, names.get(start, "input" if len(starts) == 1 else f"input:{i}"))
     if problems:
         advice = "input_layer= stops the explanation at a layer above what cannot be inverted"
         raise ValueError("; ".join([*dict.fromkeys(problems), advice]))
-    if not arrivals[start]:
+    if not any(arrivals[start] for start in starts):
         raise ValueError(
             "expected an input layer that MIP-IN's signal reaches, received one that only makes the gate of a "
             "multiplication; name the layer that is gated"

@@ -45,7 +45,7 @@ class InverseLayer(keras.layers.Layer):
         if not inverse.merges:
             return tf.ensure_shape(found, (None, *inverse.input_shape))
         step = inverse.step
-        ids = tuple(dict.fromkeys(step.inputs))
+        ids = step.signal_inputs
         shapes = [step.input_shapes[step.inputs.index(tensor_id)] for tensor_id in ids]
         parts = zip(found, inverse.carries(ids), shapes, strict=True)
         return [tf.ensure_shape(part, (None, *shape)) for part, carried, shape in parts if carried is not None]

@@ -26,12 +26,12 @@ class ExplainedModel(keras.layers.Layer):
     them is left as it is.
 
     Call arguments:
-        x: The model's input, ``(n, ...)``.
+        x: The model's input, ``(n, ...)``; a list of its inputs.
 
     Output: A dict: ``"signal"``, where the walk down starts, float32 ``(n, 1)``
     or ``(n, neurons)``; ``"records"``, by the node's index as text, and
     ``"masks"``, by the tensor's id as text, those that there are; and
-    ``"end"``, the tensor where the explanation ends, float32.
+    ``"ends"``, the tensors where the explanation ends, float32, a list.
 
     Args:
         network: The inverse network.
@@ -59,15 +59,15 @@ class ExplainedModel(keras.layers.Layer):
         # Given here, it counts for all layers within, whatever the model around is called with.
         return super().__call__(*args, **(kwargs | {"training": False}))
 
-    def call(self, x: tf.Tensor, training: bool = False) -> dict[str, Any]:
+    def call(self, x: Any, training: bool = False) -> dict[str, Any]:
         network, graph = self.network, self.network.graph
-        tensors = propagation.forward(graph, x)
+        tensors = propagation.forward(graph, tuple(x) if isinstance(x, list | tuple) else x)
         records = {node.index: node.record(tensors) for node in network.nodes}
         records = network.head.records(records, self._unit)
         forward_pass = ForwardPass(tensors[graph.output], records, {})
         found: dict[str, Any] = {
             "signal": network.signal(forward_pass, self._unit),
-            "end": tf.cast(tensors[network.start], tf.float32),
+            "ends": [tf.cast(tensors[start], tf.float32) for start in network.starts],
         }
         held = {str(index): list(record) for index, record in forward_pass.records.items() if record}
         masks = {str(tensor_id): tensors[tensor_id] != 0 for tensor_id in self._masks}
@@ -137,9 +137,10 @@ class Walk:
         keep: Ids of tensors on the way whose signals to keep.
 
     Attributes:
-        input: The Keras tensor that it starts from.
-        end: What the explanation is to reconstruct: the tensor where it ends.
-        signals: The Keras tensors of the source signals, at the start and at
+        input: The Keras tensor that it starts from, or a list of them.
+        ends: What the explanation is to reconstruct, by the tensor's id: the
+            tensors where it ends.
+        signals: The Keras tensors of the source signals, at the starts and at
             the tensors in ``keep``, by the tensor's id.
         layers: The Keras layer of each node, by the node's index.
     """
@@ -150,10 +151,13 @@ class Walk:
         names = {tensor_id: name for name, tensor_id in sorted(graph.ends.items(), reverse=True)}
         self._names: set[str] = set()
         self._made_by = {step.output: step for step in graph.steps}
-        name = self._unique(safe(names.get(graph.input, "input")))
-        self.input = keras.Input(graph.shapes[graph.input], dtype=graph.model.inputs[0].dtype, name=name)
+        given = [
+            keras.Input(graph.shapes[n], dtype=graph.dtypes[n], name=self._unique(safe(names.get(n, "input"))))
+            for n in graph.inputs
+        ]
+        self.input = given if len(given) > 1 else given[0]
         explained = ExplainedModel(network, unit, masks, self._unique("explained"))(self.input)
-        self.end = explained["end"]
+        self.ends = dict(zip(network.starts, explained["ends"], strict=True))
         self.layers: dict[int, keras.layers.Layer] = {}
         records: dict[str, Any] = explained.get("records", {})
         waiting = {graph.output: [explained["signal"]]}
@@ -170,7 +174,7 @@ class Walk:
             self._check(node, layer)
             for tensor_id, part in self._parts(node, found):
                 waiting.setdefault(tensor_id, []).append(part)
-        self.signals[network.start] = waiting[network.start][0]
+        self.signals |= {start: waiting[start][0] for start in network.starts}
         for tensor_id in sorted(masks.intersection(self.signals)):
             name = self._unique(f"{safe(names.get(tensor_id, 'input'))}_mask")
             self.signals[tensor_id] = Masked(name)(self.signals[tensor_id], explained["masks"][str(tensor_id)])
@@ -226,7 +230,7 @@ class Walk:
         if not node.inverse.merges or node.step is None:
             pairs = list(zip(node.inputs, [found], strict=True))
         else:
-            carried = node.inverse.carries(tuple(dict.fromkeys(node.step.inputs)))
+            carried = node.inverse.carries(node.step.signal_inputs)
             given = [n for n, tensor_id in zip(node.inputs, carried, strict=True) if tensor_id is not None]
             pairs = list(zip(given, found, strict=True))
         return [(tensor_id, part) for tensor_id, part in pairs if tensor_id is not None]

@@ -39,9 +39,9 @@ class InverseNetwork:
 
     Args:
         graph: The model's steps.
-        start: Id of the tensor that the explanation goes down to.
+        starts: Ids of the tensors that the explanation goes down to.
         forward_relu: Whether activations mask the signal (section 4.2).
-        mask_input: Whether the mask acts on tensor ``start`` too.
+        mask_input: Whether the mask acts on the tensors ``starts`` too.
         merge: How a tensor that several steps read is merged.
 
     Raises:
@@ -50,6 +50,8 @@ class InverseNetwork:
     Attributes:
         nodes: What inverts the model, from the logit down: one for each step,
             and one for each tensor at which several signals meet.
+        starts: Ids of the tensors that the explanation goes down to, of those
+            that a signal comes to.
         head: Those of them that need the explained channel alone.
         learned: Those of them that are fitted.
         weights: ``weights[c][index]``, the float32 weights of class c for the
@@ -59,23 +61,29 @@ class InverseNetwork:
     def __init__(
         self,
         graph: ModelGraph,
-        start: int,
+        starts: tuple[int, ...],
         *,
         forward_relu: bool = True,
         mask_input: bool = False,
         merge: str = "channel",
     ):
         self.graph = graph
-        self.start = start
         self.mask_input = mask_input
         options = {"forward_relu": forward_relu, "merge": merge}
-        self.head = Head(graph, inverse_graph(graph, start, options), options)
+        self.head = Head(graph, inverse_graph(graph, starts, options), options)
         self.nodes = self.head.nodes
+        arrived = {tensor_id for node in self.nodes for tensor_id in node.inputs}
+        self.starts = tuple(start for start in starts if start in arrived)
         self.learned = [node for node in self.nodes if node.inverse.learned]
         self.weights: dict[int, dict[int, Weights]] = {}
         self._order = {node.index: position for position, node in enumerate(self.nodes)}
         self._forward_passes = ForwardPasses(graph)
         self._traced: dict[Any, Callable] = {}
+
+    @property
+    def start(self) -> int:
+        """Id of the first of :attr:`starts`."""
+        return self.starts[0]
 
     @property
     def inverses(self) -> dict[int, Inverse]:
@@ -101,7 +109,7 @@ class InverseNetwork:
         """Run the model on a batch and keep what the inverses need.
 
         Args:
-            x: Shape ``(n, ...)``, the model's input.
+            x: The model's input ``(n, ...)``, or a tuple of its inputs.
             upto: Keep the records of the nodes down to this one; None for all.
             targets: Learned nodes whose targets to keep.
             masks: Ids of the tensors at which the signal is to be masked. None
@@ -113,7 +121,7 @@ class InverseNetwork:
             ValueError: If the model's output is not finite.
         """
         if masks is None:
-            masks = [self.start] if upto is None and self.mask_input else []
+            masks = list(self.starts) if upto is None and self.mask_input else []
         position = len(self.nodes) if upto is None else self._order[upto.index] + 1
         return self._forward_passes.run(x, self.nodes[:position], targets, masks, weights, whole=upto is None)
 
@@ -123,7 +131,7 @@ class InverseNetwork:
         """Run the model on a batch for a part of a fit, no further up than that needs.
 
         Args:
-            x: Shape ``(n, ...)``, the model's input.
+            x: The model's input ``(n, ...)``, or a tuple of its inputs.
             low, high: Keep the records of the nodes at these positions.
             targets: Learned nodes whose targets to keep.
             logits: Whether to go up to the output.
@@ -186,13 +194,13 @@ class InverseNetwork:
         return arrived[0] if upto.step is not None else tuple(arrived)
 
     def source(self, forward_pass: ForwardPass, neuron: int, keep: Iterable[int] = ()) -> dict[int, tf.Tensor]:
-        """The source signals of class ``neuron`` at the start and at the tensors in ``keep``, ``(n, ...)`` float32."""
+        """The source signals of class ``neuron`` at the starts and at the tensors in ``keep``, ``(n, ...)`` float32."""
         return self._down(forward_pass, neuron, self.signal(forward_pass, neuron), keep, linear=False)
 
     def attribution(
         self, forward_pass: ForwardPass, neuron: int, shares: np.ndarray, keep: Iterable[int] = ()
     ) -> dict[int, tf.Tensor]:
-        """The attributions of class ``neuron`` at the start and at the tensors in ``keep``, ``(n, ...)`` float32.
+        """The attributions of class ``neuron`` at the starts and at the tensors in ``keep``, ``(n, ...)`` float32.
 
         Args:
             forward_pass: From :meth:`forward`.
@@ -207,7 +215,7 @@ class InverseNetwork:
         self, forward_pass: ForwardPass, neuron: int, signal: tf.Tensor, keep: Iterable[int], linear: bool
     ) -> Any:
         signals: Signals = {self.graph.output: [signal]}
-        kept = tuple(sorted({self.start, *keep}))
+        kept = tuple(sorted({*self.starts, *keep}))
         records = self.head.records(forward_pass.records, neuron)
         found = self._walk(0, len(self.nodes), signals, records, self.weights[neuron], linear, kept)
         return {tensor_id: self.head.widen(tensor_id, parts[0], neuron) for tensor_id, parts in found.items()}
@@ -263,7 +271,7 @@ class InverseNetwork:
                     signals.setdefault(tensor_id, []).append(part)
         if not keep:
             return signals
-        kept[self.start] = signals[self.start]
+        kept |= {start: signals[start] for start in self.starts if start in signals}
         for tensor_id, parts in kept.items():
             if mask_of(tensor_id) in records:
                 (mask,) = records[mask_of(tensor_id)]

@@ -89,7 +89,7 @@ def variables(graph: ModelGraph) -> list[Any]:
 def structure(graph: ModelGraph) -> dict[str, str]:
     """The :func:`fingerprint` without the weights; it takes little time, as no weights are read."""
     described = _Description(graph)
-    model = [graph.shapes[graph.input], str(graph.model.inputs[0].dtype)]
+    model = [part for n in graph.inputs for part in (graph.shapes[n], graph.dtypes[n])]
     architecture = [described.plain(model), *map(described.step, graph.all_steps)]
     return {
         "architecture": _hash(architecture),
@@ -137,11 +137,14 @@ class _Description:
         given = {key: value for key, value in kwargs.items() if value is not None and key != "training"}
         own = [self._weights.get(id(variable)) for variable in getattr(layer, "weights", ())]
         first = self._calls.setdefault(id(layer), step.index)  # of a shared layer, the first call
+        # Of a step with several outputs or padding masks, these too; of others nothing, so that they keep their hash.
+        more = [] if step.part is None and not step.masks else [[step.part, sorted(step.masks.items())]]
         return [
             type(layer).__name__,
             [step.linear, step.built_in, list(step.inputs), self.plain(step.output_shape), own, first],
             self.settings(getattr(layer, "separable_layer", layer)),
             self.plain([list(args), given]),
+            *more,
         ]
 
     def settings(self, layer: Any) -> Any:

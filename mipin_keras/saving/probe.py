@@ -28,7 +28,7 @@ def probe(graph: ModelGraph) -> dict[str, Any] | None:
         does not take such samples.
     """
     try:
-        logits = propagation.forward(graph, tf.constant(_samples(graph)))[graph.output]
+        logits = propagation.forward(graph, _samples(graph))[graph.output]
         outputs = np.asarray(tf.cast(logits, tf.float32))
     except Exception:  # a model of the user's may refuse in any way what it was not made for
         return None
@@ -51,12 +51,17 @@ def agree(found: dict[str, Any] | None, here: dict[str, Any] | None) -> bool:
     return bool((np.abs(one - other).max(axis=1) <= tolerance * np.abs(other).max(axis=1)).all())
 
 
-def _samples(graph: ModelGraph) -> np.ndarray:
-    shape = [size or 64 for size in graph.shapes[graph.input]]
+def _samples(graph: ModelGraph) -> tuple[tf.Tensor, ...]:
+    """Three samples of each input; as many more as a model of a fixed batch size takes, the last one again."""
     rng = np.random.default_rng(20210715)
     tables = [s.layer.input_dim for s in graph.all_steps if isinstance(s.layer, keras.layers.Embedding)]
-    if tables or keras.backend.is_int_dtype(graph.model.inputs[0].dtype):
-        samples = rng.integers(0, min([*tables, 128]), (3, *shape))
-    else:
-        samples = np.stack([rng.normal(size=shape), rng.random(shape), 255 * rng.random(shape)])
-    return samples.astype(keras.backend.standardize_dtype(graph.model.inputs[0].dtype))
+    found = []
+    for tensor_id in graph.inputs:
+        shape = [size or 64 for size in graph.shapes[tensor_id]]
+        if (tables and len(graph.inputs) == 1) or not graph.floating(tensor_id):
+            samples = rng.integers(0, min([*tables, 128]), (3, *shape))
+        else:
+            samples = np.stack([rng.normal(size=shape), rng.random(shape), 255 * rng.random(shape)])
+        samples = samples.astype(graph.dtypes[tensor_id])
+        found.append(tf.constant(samples[np.minimum(np.arange(graph.batch or 3), 2)]))
+    return tuple(found)

@@ -151,7 +151,15 @@ OPERATIONS = [
     (step_types.MAX, lambda x: ops.max(x, axis=1)),
     (step_types.MAX, lambda x: ops.amin(x, axis=[1, 2], keepdims=True)),
     (None, lambda x: ops.max(x, axis=1, initial=0.0)),
-    (None, lambda x: ops.stack([x, L.Dense(4)(x)], axis=1)),
+    (step_types.CONCATENATE, lambda x: ops.stack([x, L.Dense(4)(x)], axis=1)),
+    (None, lambda x: ops.stack([x, L.Dense(4)(x)], axis=0)),
+    (step_types.STRUCTURE, lambda x: x[:, ::-1, 1:3]),
+    (step_types.STRUCTURE, lambda x: x[..., 1:2]),
+    (step_types.STRUCTURE, lambda x: ops.flip(x, axis=-1)),
+    (step_types.STRUCTURE, lambda x: ops.split(x, 2, axis=-1)[1]),
+    (step_types.STRUCTURE, lambda x: ops.unstack(x, axis=1)[2]),
+    (None, lambda x: x[::-1]),
+    (None, lambda x: ops.flip(x, axis=0)),
     (None, lambda x: ops.square(x)),
 ]
 

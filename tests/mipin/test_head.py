@@ -216,7 +216,7 @@ NO_HEADS = {
 @pytest.mark.parametrize("name", NO_HEADS)
 def test_what_mixes_or_fills_channels_is_no_head(name):
     graph = ModelGraph(NO_HEADS[name]())
-    network = InverseNetwork(graph, graph.input)
+    network = InverseNetwork(graph, (graph.input,))
     assert not network.head.narrow and network.head.learned is None
     forward_pass = network.forward(samples(graph.shapes[graph.input], 3))
     signal = network.signal(forward_pass, 1).numpy()
@@ -234,12 +234,12 @@ def test_a_users_own_inverse_ends_the_head(monkeypatch):
 
     inverse.register_inverse(L.ReLU)(Mixing)
     graph = ModelGraph(ending(L.Conv2D(UNITS, 1), L.ReLU(), L.GlobalMaxPooling2D()))
-    assert not InverseNetwork(graph, graph.input).head.narrow
+    assert not InverseNetwork(graph, (graph.input,)).head.narrow
 
 
 def test_a_dense_head_is_as_before():
     graph = ModelGraph(mlp())
-    network = InverseNetwork(graph, graph.input)
+    network = InverseNetwork(graph, (graph.input,))
     forward_pass = network.forward(samples((12,), 3))
     assert network.head.narrow and network.signal(forward_pass, 1).shape == (3, 1)
     assert network.head.records(forward_pass.records, 1) is forward_pass.records

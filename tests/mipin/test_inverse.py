@@ -194,8 +194,8 @@ def test_merges_that_have_no_inverse_are_refused_by_name():
     for kind in (L.Multiply(name="joint"), L.Dot(1, name="joint"), Odd(name="joint")):
         graph = ModelGraph(functional(kind))
         with pytest.raises(ValueError, match=rf"'joint' \({type(kind).__name__}\).*register_inverse"):
-            InverseNetwork(graph, graph.input)
-        InverseNetwork(graph, graph.tensor_after("joint"))  # above it there is nothing to refuse
+            InverseNetwork(graph, (graph.input,))
+        InverseNetwork(graph, (graph.tensor_after("joint"),))  # above it there is nothing to refuse
 
 
 def test_operations_that_are_unknown_are_refused():
@@ -204,7 +204,7 @@ def test_operations_that_are_unknown_are_refused():
     for tensor in made:
         graph = ModelGraph(keras.Model(a, L.Dense(2)(tensor)))
         with pytest.raises(ValueError, match="knows an inverse for|joins samples|static shape"):
-            InverseNetwork(graph, graph.input)
+            InverseNetwork(graph, (graph.input,))
 
 
 def test_all_problems_are_said_at_once_before_any_work():
@@ -225,7 +225,7 @@ def test_an_open_axis_is_refused():
 def test_keras_activation_operations_have_the_activations_inverse():
     a = keras.Input((4,))
     graph = ModelGraph(keras.Model(a, L.Dense(2)(keras.ops.relu(L.Dense(3)(a)))))
-    network = InverseNetwork(graph, graph.input)
+    network = InverseNetwork(graph, (graph.input,))
     assert [type(network.inverses[step.index]).__name__ for step in graph.steps] == [
         "DenseInverse", "ActivationInverse", "DenseInverse",
     ]  # fmt: skip
@@ -271,6 +271,6 @@ def test_what_an_inverse_knows():
 
 def test_the_head_of_a_model_reads_its_logit_alone():
     graph = ModelGraph(mlp())
-    network = InverseNetwork(graph, graph.input)
+    network = InverseNetwork(graph, (graph.input,))
     shapes = [network.regression(node).weight_shapes[0] for node in network.learned]
     assert shapes == [(1, 8), (8, 10), (10, 12)] and network.head.narrow

@@ -147,7 +147,7 @@ def test_a_deeper_network_of_every_kind_of_layer_runs_and_reconstructs():
 def test_look_keeps_what_was_asked_for():
     model, x = cnn(), samples((7, 6, 2), 5)
     graph = ModelGraph(model)
-    network = InverseNetwork(graph, graph.input)
+    network = InverseNetwork(graph, (graph.input,))
     head, _, pool, relu, conv = network.nodes
     seen = network.forward(x)
     np.testing.assert_allclose(seen.logits, model(x), rtol=1e-5)
@@ -181,7 +181,7 @@ def test_no_batch_size_is_traced_twice(monkeypatch):
 
     monkeypatch.setattr(tf, "function", counted)
     graph = ModelGraph(residual())
-    network = InverseNetwork(graph, graph.input)
+    network = InverseNetwork(graph, (graph.input,))
     filled(network, 0)
     for n in (1, 2, 5, 3):
         assert network.source(network.forward(samples((7, 6, 2), n)), 0)[network.start].shape == (n, 7, 6, 2)
@@ -195,7 +195,7 @@ def test_pieces_change_nothing(make, monkeypatch):
     found = []
     for piece in (1, 2, 3, 100):
         monkeypatch.setattr(ForwardPasses, "piece", piece)
-        network = InverseNetwork(graph, graph.input)
+        network = InverseNetwork(graph, (graph.input,))
         weights = filled(network, 1)
         signals = []
         for node in network.learned:
@@ -211,7 +211,7 @@ def test_pieces_change_nothing(make, monkeypatch):
 
 def test_the_fits_walk_is_in_float64_and_the_analysis_in_float32():
     graph = ModelGraph(mlp())
-    network = InverseNetwork(graph, graph.input)
+    network = InverseNetwork(graph, (graph.input,))
     seen = network.forward(samples((12,), 3))
     weights = filled(network, 1)
     for dtype in (tf.float64, tf.float32):

@@ -100,10 +100,10 @@ class LRP(BackwardAnalyzer):
                 "leave it out"
             )
         if isinstance(composite.first, tuple):
-            if self.start != self.graph.input:
+            if self.starts != self.graph.inputs or len(self.starts) > 1:
                 raise ValueError(
-                    "expected an explanation down to the model's input, which low and high are the bounds of the "
-                    "model's input for, received input_layer; give one of the two"
+                    "expected an explanation down to the one floating-point input of a model, which low and high are "
+                    "the bounds of, received input_layer or a model with other inputs; leave the bounds or it out"
                 )
             self.bounds = InputBounds(self.graph, *composite.first)
         self._by_name, self._by_type = self._single_rules(rules)
@@ -177,7 +177,7 @@ class LRP(BackwardAnalyzer):
                 f"expected rules to be a dict from layer names or layer types to rules, received {rules!r}; such as "
                 "rules={'conv1': 'Flat', keras.layers.Dense: 'Epsilon'}"
             )
-        steps = [step for step in self.graph.between(self.start) if step_types.of(step) in _RULED]
+        steps = [step for step in self.graph.between(*self.reached_starts) if step_types.of(step) in _RULED]
         for key, value in rules.items() if isinstance(rules, Mapping) else rules:
             rule = find_rule(f"rules[{getattr(key, '__name__', key)!r}]", value)
             if isinstance(key, str):

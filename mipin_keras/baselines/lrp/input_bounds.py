@@ -30,6 +30,12 @@ class InputBounds:
 
     def __init__(self, graph: ModelGraph, low: Any, high: Any):
         shape = graph.shapes[graph.input]
+        if len(graph.inputs) > 1 or not graph.floating(graph.input):
+            raise ValueError(
+                "expected a model with one floating-point input, which low= and high= are the bounds of, received "
+                f"inputs of {[graph.dtypes[n] for n in graph.inputs]}; take a method without bounds, such as "
+                "'deep_taylor'"
+            )
         if low is None or high is None:
             raise ValueError(
                 f"expected the bounds of the input, low= and high=, received {low!r} and {high!r}; give both, such as "
@@ -63,7 +69,7 @@ class InputBounds:
         too: where a padding puts zeros, both are 0. In a traced function they
         follow the weights of a normalisation.
         """
-        dtype = self.graph.model.inputs[0].dtype
+        dtype = self.graph.dtypes[self.graph.input]
         ends = {self.graph.input: [tf.constant(bound[None], dtype) for bound in (self.low, self.high)]}
         for earlier in self.graph.steps[: step.index]:
             if step_types.keeps_input(earlier) and ends.keys() >= set(earlier.inputs):

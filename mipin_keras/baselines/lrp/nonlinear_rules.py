@@ -9,7 +9,7 @@ import dataclasses
 
 import tensorflow as tf
 
-from ...graph import linear
+from ...graph import linear, propagation
 from ...graph.model_graph import Step
 from ...graph.propagation import StepTrace
 from .rules import Relevance, Rule, divided
@@ -38,8 +38,8 @@ class Standardized(Rule):
         _, back = part.with_adjoint(x)
         signal = tf.cast(signal, x.dtype)
         if not self.shares:
-            return tf.cast(back(signal), given.dtype)
-        return tf.cast(x * back(divided(signal, tf.cast(trace.output, x.dtype))), given.dtype)
+            return back(signal)
+        return x * back(divided(signal, tf.cast(trace.output, x.dtype)))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,8 +53,7 @@ class Gated(Rule):
     gate: int
 
     def __call__(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> Relevance:
-        tensor_ids = dict.fromkeys(step.inputs)
         return tuple(
-            tf.zeros_like(x) if tensor_id == self.gate else tf.cast(signal, x.dtype)
-            for tensor_id, x in zip(tensor_ids, trace.inputs, strict=True)
+            tf.zeros_like(x) if tensor_id == self.gate else propagation.wide(signal, x)
+            for tensor_id, x in zip(step.signal_inputs, trace.inputs, strict=True)
         )

@@ -20,7 +20,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...checks import number, one_of
-from ...graph import linear
+from ...graph import linear, propagation
 from ...graph.model_graph import Step
 from ...graph.propagation import StepTrace
 
@@ -71,17 +71,18 @@ class Rule:
 
 def linear_input(step: Step, trace: StepTrace) -> tuple[linear.LinearPart, tf.Tensor]:
     """The step's linear part, and its input in the dtype that the layer computes in."""
-    part = linear.linear_part(step.layer)
+    part = linear.linear_part(step.layer, wide=True)
     return part, tf.cast(trace.inputs[0], part.kernel.dtype)
 
 
 def like_output(signal: tf.Tensor, trace: StepTrace) -> tf.Tensor:
-    return tf.cast(signal, trace.output.dtype)
+    """A signal in the output's dtype, in float32 where that is of half precision."""
+    return propagation.wide(signal, trace.output)
 
 
 def _z(step: Step, trace: StepTrace, bias: bool) -> tf.Tensor:
     if bias or linear.is_kernel_layer(step.layer) and not step.layer.use_bias:
-        return trace.output
+        return propagation.wide(trace.output, trace.output)
     part, x = linear_input(step, trace)
     return part.apply(x, part.kernel)
 
@@ -98,7 +99,7 @@ class Z(Rule):
 
     def __call__(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> Relevance:
         pulled = trace.vjp(divided(like_output(signal, trace), _z(step, trace, self.bias)))
-        return tuple(x * part for x, part in zip(trace.inputs, pulled, strict=True))
+        return tuple(tf.cast(x, part.dtype) * part for x, part in zip(trace.inputs, pulled, strict=True))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Epsilon(Rule):
 
     def __call__(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> Relevance:
         pulled = trace.vjp(divided(like_output(signal, trace), _z(step, trace, self.bias), self.epsilon))
-        return tuple(x * part for x, part in zip(trace.inputs, pulled, strict=True))
+        return tuple(tf.cast(x, part.dtype) * part for x, part in zip(trace.inputs, pulled, strict=True))
 
 
 class WSquare(Rule):

@@ -11,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ... import targets
+from ...batching import tensors_of
 from ...checks import not_fitted, one_of
 from ...data.progress import Progress
 from ...graph import linear, propagation, step_types
@@ -203,7 +204,7 @@ class PatternNet(ReLUAnalyzer):
 
     def _exponents_on(self, x: np.ndarray) -> damping.Exponents:
         """Those of the signals of a batch."""
-        tensors, traces = propagation.forward_with_traces(self.graph, tf.convert_to_tensor(x), self.steps)
+        tensors, traces = propagation.forward_with_traces(self.graph, tensors_of(x), self.steps)
         logits = tf.cast(tensors[self.graph.output], tf.float32)
         signal = self.head(logits, targets.largest(logits))
         return damping.measured(self.graph, self.steps, traces, self.rules, signal)
@@ -218,19 +219,19 @@ class PatternNet(ReLUAnalyzer):
 
     def _statistics(self, x: np.ndarray, shifts: dict[int, np.ndarray]) -> dict[int, list[np.ndarray]]:
         """What :class:`~.patterns.Neurons` add up, of one batch, by the step's index."""
-        found = self._sums_of(tf.convert_to_tensor(x), {i: tf.convert_to_tensor(shift) for i, shift in shifts.items()})
+        found = self._sums_of(tensors_of(x), {i: tf.convert_to_tensor(shift) for i, shift in shifts.items()})
         return tf.nest.map_structure(lambda tensor: tensor.numpy(), found)
 
     @functools.cached_property
     def _sums_of(self) -> Callable:
         shifts = {step.index: tf.TensorSpec((step.output_shape[-1],), tf.float32) for step in self.learned}
 
-        @tf.function(input_signature=[self._signature[0], shifts], autograph=False)
-        def add_up(x: tf.Tensor, shifts: dict[int, tf.Tensor]) -> dict[int, list[tf.Tensor]]:
+        @tf.function(input_signature=[tuple(self._input_specs), shifts], autograph=False)
+        def add_up(x: tuple[tf.Tensor, ...], shifts: dict[int, tf.Tensor]) -> dict[int, list[tf.Tensor]]:
             tensors = propagation.forward(self.graph, x)
             return {
                 step.index: statistics.batch_sums(
-                    step, [tensors[i] for i in dict.fromkeys(step.inputs)], shifts[step.index], self.pattern_type
+                    step, [tensors[i] for i in step.signal_inputs], shifts[step.index], self.pattern_type
                 )
                 for step in self.learned
             }

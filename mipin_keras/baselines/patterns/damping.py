@@ -36,7 +36,7 @@ def damped(rule: Rule, exponents: Callable[[], Exponents]) -> Rule:
         if not known:
             return arrived
         parts = arrived if isinstance(arrived, tuple) else (arrived,)
-        differences = [known[step.output] - known[tensor_id] for tensor_id in dict.fromkeys(step.inputs)]
+        differences = [known[step.output] - known[tensor_id] for tensor_id in step.signal_inputs]
         return tuple(part * 2.0**difference for part, difference in zip(parts, differences, strict=True))
 
     return damped_rule
@@ -60,7 +60,7 @@ def measured(
         arrived = rules[step.index](step, trace, signal)
         parts = arrived if isinstance(arrived, tuple) else (arrived,)
         found = []
-        for tensor_id, part in zip(dict.fromkeys(step.inputs), parts, strict=True):
+        for tensor_id, part in zip(step.signal_inputs, parts, strict=True):
             _, exponent = np.frexp(float(tf.reduce_max(tf.abs(part))))
             # What arrives first at a tensor sets the exponent of its signal.
             exponents.setdefault(tensor_id, exponents[step.output] + int(exponent))
@@ -79,7 +79,7 @@ def from_json(found: dict[str, Any], graph: ModelGraph, steps: list[Step]) -> Ex
             signal could be damped by them.
     """
     exponents = {int(tensor_id): int(exponent) for tensor_id, exponent in found.items()}
-    if exponents and exponents.keys() != {graph.output, *(tensor_id for step in steps for tensor_id in step.inputs)}:
+    if exponents and exponents.keys() != {graph.output, *(tensor_id for step in steps for tensor_id in step.signal_inputs)}:
         raise ValueError("expected the exponents of each tensor on the way, received those of others; fit again")
     within = all(abs(exponent) <= 100_000 for exponent in exponents.values())
     if exponents and not (within and all(_in_range(exponents, step) for step in steps)):
@@ -89,4 +89,4 @@ def from_json(found: dict[str, Any], graph: ModelGraph, steps: list[Step]) -> Ex
 
 def _in_range(exponents: Exponents, step: Step) -> bool:
     """Whether a signal can be damped from a step's output to its inputs."""
-    return all(abs(exponents[step.output] - exponents[tensor_id]) < 1000 for tensor_id in step.inputs)
+    return all(abs(exponents[step.output] - exponents[tensor_id]) < 1000 for tensor_id in step.signal_inputs)

@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from ...data.batches import Batches
 from ...data.distribute import Replicas
+from ...data.inputs import count, joined, take
 from ...data.progress import on_terminal
 from ..inverse import Weights
 from ..keras_walk import FrozenModel, Walk
@@ -102,14 +103,18 @@ class _FineTuning:
         self._sizes: list[int] = []
         self._own = None if every else self._own_samples(members, classes)
         self._unit = tf.Variable(0, dtype=tf.int32, trainable=False)
-        masks = {network.start} if network.mask_input else set()
+        masks = set(network.starts) if network.mask_input else set()
         self._walk = Walk(network, self._unit, masks, set())
-        lacking = keras.layers.Subtract(dtype="float32", name="reconstruction_minus_input")(
-            [self._walk.signals[network.start], self._walk.end]
-        )
-        self._model = FrozenModel(self._walk.input, lacking)
+        lacking = [
+            keras.layers.Subtract(dtype="float32", name="reconstruction_minus_input" + (f"_{i}" if i else ""))(
+                [self._walk.signals[start], self._walk.ends[start]]
+            )
+            for i, start in enumerate(network.starts)
+        ]
+        self._model = FrozenModel(self._walk.input, lacking if len(lacking) > 1 else lacking[0])
         self._optimizer = keras.optimizers.Adam(LEARNING_RATE)
-        self._model.compile(self._optimizer, loss=_mean_square, jit_compile=False)
+        losses = [_mean_square] * len(lacking) if len(lacking) > 1 else _mean_square
+        self._model.compile(self._optimizer, loss=losses, jit_compile=False)
         self._optimizer.build(self._model.trainable_variables)
         self._fresh = [np.array(keras.ops.convert_to_numpy(v)) for v in self._optimizer.variables]
         self._problem: BaseException | None = None
@@ -125,9 +130,9 @@ class _FineTuning:
         data = self._data(neuron)
         shown = 2 if verbose == 1 and not on_terminal() else verbose  # a log gets a line an epoch, not a bar
         try:
-            before = self._model.evaluate(data, verbose=0)
+            before = self._error(data)
             self._model.fit(data, epochs=epochs, verbose=shown, callbacks=callbacks, shuffle=False)
-            after = self._model.evaluate(data, verbose=0)
+            after = self._error(data)
         except tf.errors.OpError:
             if self._problem is not None:  # what the data raised, as it was
                 raise self._problem from None
@@ -140,19 +145,23 @@ class _FineTuning:
             )
         return {i: tuple(tf.constant(w, tf.float32) for w in ws) for i, ws in found.items()}, (before, after)
 
+    def _error(self, data: tf.data.Dataset) -> float:
+        """The mean squared error where the explanation ends; of several inputs the sum of theirs."""
+        found = self._model.evaluate(data, verbose=0)
+        return float(found[0] if isinstance(found, list | tuple) else found)
+
     def _data(self, neuron: int) -> tf.data.Dataset:
         """A class' samples in batches, with something for Keras in the place of labels."""
         graph = self.network.graph
-        dtype = graph.model.inputs[0].dtype
-        signature = (
-            tf.TensorSpec((None, *graph.shapes[graph.input]), dtype),
-            tf.TensorSpec((None, 1), tf.float32),
-        )
+        given = tuple(tf.TensorSpec((None, *graph.shapes[n]), graph.dtypes[n]) for n in graph.inputs)
+        labels = (tf.TensorSpec((None, 1), tf.float32),) * len(self.network.starts)
+        signature = tuple(specs if len(specs) > 1 else specs[0] for specs in (given, labels))
 
-        def streamed() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        def streamed() -> Iterator[tuple[Any, Any]]:
             try:
                 for x in self._batches_of(neuron):
-                    yield x.astype(dtype, copy=False), np.zeros((len(x), 1), np.float32)
+                    nothing = (np.zeros((count(x), 1), np.float32),) * len(labels)
+                    yield x, nothing if len(nothing) > 1 else nothing[0]
             except GeneratorExit:  # Keras has read enough
                 raise
             except BaseException as problem:  # somebody's Ctrl-C too: TensorFlow would hand on its text alone
@@ -176,20 +185,20 @@ class _FineTuning:
                 steps, kept = steps + 1, 0
         return steps + bool(kept)
 
-    def _batches_of(self, neuron: int) -> Iterator[np.ndarray]:
+    def _batches_of(self, neuron: int) -> Iterator[Any]:
         if self._own is None:
             yield from self.batches
             return
         own, kept, first = self._own[neuron], [], 0
         for x in self.batches:
-            low, high = np.searchsorted(own, [first, first + len(x)])
-            kept.append(x[own[low:high] - first])
-            first += len(x)
-            if sum(map(len, kept)) >= len(x):
-                yield np.concatenate(kept)
+            low, high = np.searchsorted(own, [first, first + count(x)])
+            kept.append(take(x, own[low:high] - first))
+            first += count(x)
+            if sum(map(count, kept)) >= count(x):
+                yield joined(kept)
                 kept = []
-        if sum(map(len, kept)):
-            yield np.concatenate(kept)
+        if sum(map(count, kept)):
+            yield joined(kept)
 
     def _own_samples(self, members: Members, classes: list[int]) -> dict[int, np.ndarray]:
         """The indices of each class' samples in the data, int ``(n,)``, in their order."""
@@ -201,11 +210,11 @@ class _FineTuning:
         parts: dict[int, list[np.ndarray]] = {c: [] for c in classes}
         first = 0
         for x in self.batches:
-            top = members.top(self.network.forward(x, self.network.nodes[0]).logits)
+            taken_for = members.taken_for(self.network.forward(x, self.network.nodes[0]).logits)
             for c in classes:
-                parts[c].append(first + np.flatnonzero(members.of(top, c)))
-            first += len(x)
-            self._sizes.append(len(x))
+                parts[c].append(first + np.flatnonzero(members.of(taken_for, c)))
+            first += count(x)
+            self._sizes.append(count(x))
         return {c: np.concatenate(found) for c, found in parts.items()}
 
 

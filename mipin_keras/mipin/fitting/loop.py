@@ -195,7 +195,7 @@ class Fitting:
         if units is None:
             self.members.note(self._counted)
         else:
-            self._counted = self._counted + sum(self.members.of_each_class(unit.top) for unit in units)
+            self._counted = self._counted + sum(self.members.of_each_class(unit.taken_for) for unit in units)
 
     def _plan(self) -> cost.Plan:
         options, passes = self.options, 0

@@ -25,9 +25,9 @@ def measure(network: InverseNetwork, batches: Batches, classes: list[int], sampl
     totals = {(node.index, c): Squares() for node in nodes for c in classes}
     for x in fitting.passing():
         forward_pass = network.forward(x, None, nodes)
-        top = fitting.members.top(forward_pass.logits)
+        taken_for = fitting.members.taken_for(forward_pass.logits)
         for c in classes:
-            chosen = np.flatnonzero(fitting.members.of(top, c))
+            chosen = np.flatnonzero(fitting.members.of(taken_for, c))
             if not len(chosen):
                 continue
             part, partial = forward_pass.rows(chosen), PartialWalk()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -43,17 +44,23 @@ class Members:
         self.counts: np.ndarray | None = None
         self._passing, self._log = passing, log
 
-    def top(self, logits: tf.Tensor) -> np.ndarray:
-        """Which class the model takes each sample for, int ``(n,)``."""
-        return np.argmax(logits.numpy(), axis=1)
+    def taken_for(self, logits: tf.Tensor) -> np.ndarray:
+        """Which classes the model takes each sample for, bool ``(n, classes)``.
 
-    def of(self, top: np.ndarray, neuron: int) -> np.ndarray:
-        """Which samples fit class ``neuron``, bool ``(n,)``, of those that the model takes for ``top``."""
-        return np.ones(len(top), bool) if self.all else top == neuron
+        The largest logit's; behind a sigmoid each whose logit is above 0.
+        """
+        found = logits.numpy()
+        if self.network.graph.by_itself:
+            return found > 0
+        return np.argmax(found, axis=1)[:, None] == np.arange(found.shape[1])
 
-    def of_each_class(self, top: np.ndarray) -> np.ndarray:
+    def of(self, taken: np.ndarray, neuron: int) -> np.ndarray:
+        """Which samples fit class ``neuron``, bool ``(n,)``, from what :meth:`taken_for` gave of them."""
+        return np.ones(len(taken), bool) if self.all else taken[:, neuron]
+
+    def of_each_class(self, taken: np.ndarray) -> np.ndarray:
         """How many samples the model takes for each class, ``(classes,)`` of int."""
-        return np.bincount(top, minlength=self.network.graph.neurons)
+        return taken.sum(axis=0)
 
     def none_of_any_class(self) -> np.ndarray:
         """Counts to add to, ``(classes,)`` of int."""
@@ -71,8 +78,8 @@ class Members:
             self._log("counting the samples of each class")
             counts, head = self.none_of_any_class(), self.network.nodes[0]
 
-            def of_each(x: np.ndarray) -> np.ndarray:
-                return self.of_each_class(self.top(self.network.forward(x, head).logits))
+            def of_each(x: Any) -> np.ndarray:
+                return self.of_each_class(self.taken_for(self.network.forward(x, head).logits))
 
             for i, x in enumerate(self._passing()):
                 if self.replicas.mine(i):

@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from ...data.distribute import Replicas
+from ...data.inputs import count, joined, take
 from ..inverse import LearnedInverse, Record, Weights
 from ..network import ForwardPass, InverseNetwork, PartialWalk
 from .frontier import Frontier, Walk, taken
@@ -146,25 +147,26 @@ class Samples:
         high = self.network.position(nodes[-1]) + 1
         whole = len(self.segments) <= 3  # of many passes the pieces are traced once
 
-        def run(x: np.ndarray, samples: np.ndarray, draws: np.ndarray, bounds: np.ndarray | None) -> Unit:
+        def run(x: Any, samples: np.ndarray, draws: np.ndarray, bounds: np.ndarray | None) -> Unit:
             unit = self._units.get(int(samples[0]))
             if unit is None:
                 order = np.argsort(draws, kind="stable")
-                edges = np.array([0, len(x)]) if bounds is None else bounds
-                unit = Unit(order, samples[order], draws[order], edges, np.zeros(0, int), np.arange(0))
+                edges = np.array([0, count(x)]) if bounds is None else bounds
+                unit = Unit(order, samples[order], draws[order], edges, np.zeros((0, 0), bool), np.arange(0))
                 if self.carried:
                     self._units[int(samples[0])] = unit
             unit.held = self._held(unit, segment.first if begun else 0)
             if not begun:
-                unit.top = np.zeros(len(x), int)
+                unit.taken_for = np.zeros((count(x), self.network.graph.neurons), bool)
             if not len(unit.held):  # of such a unit nobody asks for anything
                 unit.forward_pass = ForwardPass(tf.zeros(()), {}, {})
                 return unit
             unit.forward_pass = self.network.forward_between(
-                x[unit.order[unit.held]], low, high, tuple(nodes), logits=not begun, whole=whole
+                take(x, unit.order[unit.held]), low, high, tuple(nodes), logits=not begun, whole=whole
             )
             if not begun:
-                unit.top[unit.held] = self.members.top(unit.forward_pass.logits)
+                if not self.members.all:
+                    unit.taken_for[unit.held] = self.members.taken_for(unit.forward_pass.logits)
             return unit
 
         for x, samples, draws, bounds in self._blocks():
@@ -179,20 +181,21 @@ class Samples:
             return np.flatnonzero(unit.draws < self.share(position, self.classes[0]))
         shares = np.zeros(self.network.graph.neurons)
         shares[self.classes] = [self.share(position, c) for c in self.classes]
-        return np.flatnonzero(unit.draws < shares[unit.top])
+        return np.flatnonzero(unit.draws < np.where(unit.taken_for, shares, 0).max(axis=1))
 
-    def _blocks(self) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    def _blocks(self) -> Iterator[tuple[Any, np.ndarray, np.ndarray, np.ndarray]]:
         """This host's batches, small ones put together: samples, their indices and draws, and the batches' bounds."""
         # The stream that drew for the layer below the head before all shared theirs: it keeps that one's samples.
         choose = np.random.default_rng([self.seed, 1])
         waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         first = 0
         for i, x in enumerate(self.passing()):
-            draws = choose.random(len(x))
+            n = count(x)
+            draws = choose.random(n)
             if self.replicas.mine(i):
-                waiting.append((x, np.arange(first, first + len(x)), draws))
-            first += len(x)
-            if waiting and sum(len(part[0]) for part in waiting) + len(x) > self._sizes.unit:
+                waiting.append((x, np.arange(first, first + n), draws))
+            first += n
+            if waiting and sum(len(part[1]) for part in waiting) + n > self._sizes.unit:
                 yield _joined(waiting)
                 waiting = []
         if waiting:
@@ -212,7 +215,7 @@ class Samples:
         node, forward_pass = self.network.learned[position], unit.present
         walk = unit.walks.get(neuron)
         if walk is None:
-            rows = unit.held if self.members.all else unit.held[unit.top[unit.held] == neuron]
+            rows = unit.held if self.members.all else unit.held[unit.taken_for[unit.held, neuron]]
             walk = Walk(rows, PartialWalk())
             unit.walks[neuron] = walk
         self.frontier.at_hand(walk)
@@ -282,8 +285,8 @@ class Samples:
         return drawn
 
 
-def _joined(parts: Sequence[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+def _joined(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """Batches as one, and where in it each begins and ends."""
-    bounds = np.cumsum([0, *(len(part[0]) for part in parts)])
-    x, samples, draws = parts[0] if len(parts) == 1 else (np.concatenate(each) for each in zip(*parts, strict=True))
+    bounds = np.cumsum([0, *(len(part[1]) for part in parts)])
+    x, samples, draws = parts[0] if len(parts) == 1 else (joined(each) for each in zip(*parts, strict=True))
     return x, samples, draws, bounds

@@ -24,7 +24,7 @@ class Unit:
             uses a share of the samples takes those whose draw lies below it,
             so that a node's samples are among those of each larger share.
         bounds: Where in the block the batches of the data begin and end.
-        top: Which class the model takes each for.
+        taken_for: Which classes the model takes each for, bool ``(n, classes)``.
         held: Which of them the present forward pass is of.
         forward_pass: What it left; None between segments.
         walks: How far each class' signal has come.
@@ -34,7 +34,7 @@ class Unit:
     samples: np.ndarray
     draws: np.ndarray
     bounds: np.ndarray
-    top: np.ndarray
+    taken_for: np.ndarray
     held: np.ndarray
     forward_pass: ForwardPass | None = None
     walks: dict[int, Walk] = dataclasses.field(default_factory=dict)

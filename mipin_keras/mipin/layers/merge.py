@@ -29,7 +29,7 @@ class _Merge(Inverse):
 
     def __init__(self, step: Step, **options: Any):
         super().__init__(step, **options)
-        self.tensor_ids = tuple(dict.fromkeys(step.inputs))
+        self.tensor_ids = step.signal_inputs
         self.shapes = [step.input_shapes[step.inputs.index(tensor_id)] for tensor_id in self.tensor_ids]
 
     def _need_one_shape(self) -> None:

@@ -92,11 +92,14 @@ class ReductionInverse(Inverse):
 )
 @inverts_operations("Mean")
 class MeanInverse(ReductionInverse):
-    """Every element gets the signal of its mean, the pseudo-inverse."""
+    """Every element gets the signal of its mean, the pseudo-inverse; padded ones, which are no part of it, none."""
+
+    takes_mask = True
 
     def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
         shape = tf.concat([tf.shape(signal)[:1], self.input_shape], 0)
-        return tf.broadcast_to(self.spread(signal), shape)
+        found = tf.broadcast_to(self.spread(signal), shape)
+        return tf.where(record[0][..., None], found, tf.zeros((), found.dtype)) if record else found
 
 
 @inverts_operations("Sum")

@@ -210,3 +210,14 @@ class InterpolationInverse(Inverse):
             order.insert(axis + 1, signal.shape.rank - 1)
             signal = tf.transpose(signal, order)
         return signal
+
+
+@register_inverse(_L.Masking)
+class MaskingInverse(Inverse):
+    """The signal stays where the step is not left out, as behind a ReLU (Eq. 9)."""
+
+    def record(self, x: tf.Tensor, y: tf.Tensor) -> Record:
+        return (tf.reduce_any(y != 0, axis=-1, keepdims=True),) if self.forward_relu else ()
+
+    def source(self, signal: tf.Tensor, record: Record, weights: Weights) -> tf.Tensor:
+        return tf.where(record[0], signal, tf.zeros((), signal.dtype)) if self.forward_relu else signal

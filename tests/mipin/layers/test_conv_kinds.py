@@ -145,7 +145,7 @@ def test_a_separable_convolution_has_the_inverses_of_its_two_parts(kind):
     shape = (8, 2) if kind is L.SeparableConv1D else (8, 8, 2)
     built = model(kind(4, 3, depth_multiplier=2, activation="relu", name="sep"), shape=shape)
     graph = ModelGraph(built)
-    network = InverseNetwork(graph, graph.input)
+    network = InverseNetwork(graph, (graph.input,))
     found = {step.name: type(network.inverses[step.index]) for step in graph.steps}
     assert found["sep/depthwise"] is DepthwiseConvInverse and found["sep/pointwise"] is ConvInverse
     x = samples(shape, 60)
