@@ -92,7 +92,7 @@ def agree(found, wanted, tolerance=2e-5):
     if isinstance(found, list | dict):
         keras.tree.assert_same_structure(found, wanted)
     else:
-        found, wanted = [found], [wanted]
+        found, wanted = [found], [np.asarray(wanted)]
     for one, other in zip(keras.tree.flatten(found), keras.tree.flatten(wanted), strict=True):
         one, other = np.asarray(one), np.asarray(other, np.float64)
         assert one.shape == other.shape and one.dtype == np.float32 and np.isfinite(one).all()

@@ -151,7 +151,7 @@ def text_cnn():
     return without_biases(with_weights(keras.Model(x, L.Dense(2, activation="softmax")(L.Concatenate()(parts))), 3))
 
 
-@pytest.mark.parametrize("name", ["gradient", "lrp.z", "lrp.epsilon", "lrp.flat", "deep_taylor", "lrp.w_square"])
+@pytest.mark.parametrize("name", ["gradient", "lrp.z", "lrp.epsilon", "deep_taylor", "guided_backprop"])
 def test_only_the_words_of_the_maxima_count(name):
     model, words = text_cnn(), samples((20, 4), 6)
     read = np.zeros((6, 20), bool)
