@@ -11,7 +11,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import keras
 import numpy as np
 
-from . import targets
+from . import selfcheck, targets
 from .batching import MEMORY, Batching, tensors_of
 from .channels import REDUCTIONS, check_axes, reduced
 from .checks import batch_shape, index, keyword_options, not_fitted, one_of
@@ -19,6 +19,7 @@ from .data.batches import Batches
 from .data.progress import Progress
 from .graph.model_graph import ModelGraph
 from .saving.archive import Serializable
+from .selfcheck import CheckReport
 
 
 class LayerExplanation(NamedTuple):
@@ -379,6 +380,48 @@ class Analyzer(Batching, Serializable):
             progress.update(i)
         progress.finish()
         return (total / samples).astype(np.float32)
+
+    def check(self, X: Any, neuron_selection: Any = None) -> CheckReport:
+        """Check on samples what a careful person would before trusting a map.
+
+        That the steps give the model's own output, and their gradient a
+        tape's; that the maps are finite; that a sample's map does not depend
+        on the batch; how far the maps are from summing to the output, for
+        methods that say they do; and that the model is as it was.
+
+        Args:
+            X, neuron_selection: As for :meth:`analyze`; at most the first 32
+                samples are used.
+
+        Returns:
+            The report: ``print`` it, or ask ``report.passed``.
+
+        Raises:
+            NotFittedError, TypeError, ValueError: As :meth:`analyze`.
+        """
+        return selfcheck.run(self, X, neuron_selection)
+
+    def completeness_residual(
+        self, X: Any, maps: list[np.ndarray], neuron_selection: Any = None
+    ) -> tuple[float, float | None, str] | None:
+        """How far the maps of samples are from summing to what is explained, for :meth:`check`.
+
+        Args:
+            X: The samples.
+            maps: What :meth:`analyze` gave for them, one for each input.
+            neuron_selection: As it was given.
+
+        Returns:
+            The residual, the largest that passes, or None where there is no
+            such limit, and what it is; None for a method whose maps sum to
+            nothing.
+        """
+        return None
+
+    def _explained(self, X: Any, neuron_selection: Any) -> np.ndarray:
+        """The value of what is explained of each sample, float64 ``(n,)``."""
+        logits = self.logits(X)
+        return (logits.astype(np.float64) * self.select(logits, neuron_selection)).sum(axis=1)
 
     def _of_index(self) -> Analyzer:
         """This analyzer as it is, with ``neuron_selection_mode="index"``."""

@@ -29,16 +29,17 @@ class GradCAM(BackwardAnalyzer):
     Args:
         model, neuron_selection_mode, output_layer: See
             :class:`mipin_keras.Analyzer`.
-        layer: Name of the layer whose feature map is weighted; None for the
-            last convolution's, after its normalisation, activation and sum
-            with a shortcut, and before any pooling.
+        layer: Name of the layer whose feature map is weighted. None for the
+            last convolution's whose map has more than one position and does
+            not lead to a gate only, after its normalisation, activation and
+            sum with a shortcut, and before any pooling.
         resize: Whether the map is resized to the input, linearly; then each
             channel of the input has the same map. If not, a map has the
             feature map's shape ``(n, *spatial)``.
 
     Raises:
-        ValueError: For a model without a convolution, or a layer whose output
-            has no spatial axes; for ``resize`` where the input has other
+        ValueError: For a model without such a convolution, or a layer whose
+            output has no spatial axes; for ``resize`` where the input has other
             axes than the feature map.
     """
 
@@ -133,16 +134,27 @@ class GradCAM(BackwardAnalyzer):
 def last_feature_map(graph: ModelGraph) -> int:
     """The id of the tensor that the last convolution leads to, before anything that changes its spatial axes.
 
+    Convolutions behind a global pooling, which have one position left, and
+    those that lead to gates only, as in squeeze and excitation, make no map.
+
     Raises:
-        ValueError: If there is no convolution before the explained output.
+        ValueError: If there is no such convolution before the explained
+            output.
     """
+    advice = "name a layer whose output has spatial axes as layer=, or take 'gradient' or 'lrp.epsilon'"
     convolutions = [step for step in graph.steps if isinstance(step.layer, CONVOLUTIONS)]
     if not convolutions:
         raise ValueError(
-            "'grad_cam' expected a model with a feature map, received one that has no convolution; name a layer whose "
-            "output has spatial axes as layer=, or take 'gradient' or 'lrp.epsilon'"
+            f"'grad_cam' expected a model with a feature map, received one that has no convolution; {advice}"
         )
-    readers, tensor_id = graph.consumers(), convolutions[-1].output
+    beside_gates = _beside_gates(graph)
+    maps = [step for step in convolutions if step.output in beside_gates and _has_positions(step)]
+    if not maps:
+        raise ValueError(
+            "'grad_cam' expected a model with a convolution whose feature map has more than one position and is more "
+            f"than a gate, received one with {', '.join(map(str, convolutions))} only; {advice}"
+        )
+    readers, tensor_id = graph.consumers(), maps[-1].output
     pass_on = (
         step_types.NORMALIZATION, step_types.RECTIFIER, step_types.ACTIVATION, step_types.IDENTITY, step_types.ADD,
         step_types.CONCATENATE,
@@ -154,3 +166,16 @@ def last_feature_map(graph: ModelGraph) -> int:
             break
         tensor_id = step.output
     return tensor_id
+
+
+def _has_positions(step: Step) -> bool:
+    return any(size is None or size > 1 for size in step.output_shape[:-1])
+
+
+def _beside_gates(graph: ModelGraph) -> set[int]:
+    """Ids of the tensors that reach the output by another way than as the gate of a product."""
+    gates, reached = step_types.gates(graph), {graph.output}
+    for step in reversed(graph.steps):
+        if step.output in reached:
+            reached.update(tensor_id for tensor_id in step.inputs if tensor_id != gates.get(step.index))
+    return reached

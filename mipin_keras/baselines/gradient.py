@@ -302,6 +302,35 @@ class IntegratedGradients(_Averaged):
         shapes = [self.graph.shapes[start] for start in self.starts]
         return [array_like("reference_inputs", *pair) for pair in zip(given, shapes, strict=True)]
 
+    def completeness_residual(
+        self, X: Any, maps: list[np.ndarray], neuron_selection: Any = None
+    ) -> tuple[float, float | None, str] | None:
+        """How far the maps are from summing to the difference of the outputs: the error of the Riemann sum."""
+        if self.postprocess is not None:
+            return None
+        x = tensors_of(self._input(X))
+        logits = self.logits(X)
+        shares = self.select(logits, neuron_selection)
+        start = self._from_reference(x).numpy().astype(np.float64)
+        wanted = ((logits - start) * shares).sum(axis=1)
+        sums = sum(one.reshape(len(one), -1).sum(axis=1, dtype=np.float64) for one in maps)
+        scale = max(float(np.abs(wanted).max()), 1e-30)
+        text = "|sum of the map - (logit - the reference's)|, the largest in shares of the largest difference"
+        return float(np.abs(sums - wanted).max()) / scale, 0.05, text
+
+    def _from_reference(self, x: tuple[tf.Tensor, ...]) -> tf.Tensor:
+        """The logits at the start of the path, float32 ``(n, neurons)``."""
+        n, graph = tf.shape(x[0])[0], self.graph
+        at = {}
+        for tensor_id, reference in zip(self.starts, self.references, strict=True):
+            value = tf.constant(reference, graph.dtypes[tensor_id])
+            at[tensor_id] = tf.broadcast_to(value, tf.concat([[n], tf.shape(self._varied_of(x, tensor_id))[1:]], 0))
+        tensors, _ = propagation.forward_with_traces(graph, x, (), at)
+        return tf.cast(tensors[graph.output], tf.float32)
+
+    def _varied_of(self, x: tuple[tf.Tensor, ...], tensor_id: int) -> tf.Tensor:
+        return self._varied_values(*x)[self.varied.index(tensor_id)]
+
     def _count(self) -> int:
         return self.path_steps
 

@@ -17,7 +17,7 @@ from ..analyzer import Analyzer
 from ..channels import resized
 from ..metrics import average_percentage_change
 from ..plotting import plot
-from ..plotting.colormaps import colormap
+from ..plotting.colormaps import chosen, colormap
 from ..registry import create_analyzer, load_analyzer, options_of
 from .files import load_model, read_array, write_npz
 
@@ -54,6 +54,11 @@ def explain(args: argparse.Namespace, options: dict[str, Any]) -> None:
     sizes: dict[str, Any] = {"batch_size": args.batch_size}
     sizes |= {} if args.memory is None else {"memory": args.memory}
     x, label = read_array(args.explain, args.explain_key, "--explain", EXPLAIN_KEYS)
+    if args.bands is not None and (np.ndim(x) != 4 or max(args.bands) >= x.shape[-1]):
+        raise ValueError(
+            f"expected --bands of images (n, height, width, channels), counted from 0, received --bands "
+            f"{','.join(map(str, args.bands))} for inputs of shape {np.shape(x)}; leave out --bands, or name others"
+        )
     analyzer = _analyzer(args, options, model, None if args.classes == "all" else args.classes)
     if not analyzer.fitted and args.fit is None:
         raise ValueError(f"expected one of {sources}, as {analyzer.name!r} needs a fit, received neither; give one")
@@ -179,7 +184,8 @@ def _draw_all(args: argparse.Namespace, x: np.ndarray, found: dict[str, np.ndarr
     """Draw the first samples; return a line about it for the user."""
     count = min(len(x), args.max_pictures)
     for index in range(count):
-        figure = draw(np.asarray(x[index]), {name: array[index] for name, array in found.items()}, args.cmap)
+        one = {name: array[index] for name, array in found.items()}
+        figure = draw(np.asarray(x[index]), one, args.cmap, args.bands)
         if figure is None:
             return f"drew no pictures: samples of shape {x.shape[1:]} are neither images nor features in a row"
         plot.save(figure, args.out / f"{index:05d}.png")
@@ -189,13 +195,17 @@ def _draw_all(args: argparse.Namespace, x: np.ndarray, found: dict[str, np.ndarr
     return f"drew {count} pictures: {args.out / '00000.png'} and on{rest}"
 
 
-def draw(x: np.ndarray, found: dict[str, np.ndarray], cmap: str = "seismic") -> Figure | None:
+def draw(
+    x: np.ndarray, found: dict[str, np.ndarray], cmap: str = "seismic", bands: tuple[int, ...] | None = None
+) -> Figure | None:
     """Draw one sample.
 
     Args:
         x: The input, without a batch axis.
         found: The arrays that :func:`explain` writes, of this sample.
         cmap: A name in :data:`mipin_keras.plot.COLORMAPS`.
+        bands: The channels of an image to draw as red, green and blue, or the
+            one to draw in grey; None for an image of 1 or 3 channels.
 
     Returns:
         For an image, a figure of the input, the attribution, both together
@@ -215,19 +225,27 @@ def draw(x: np.ndarray, found: dict[str, np.ndarray], cmap: str = "seismic") -> 
     if x.ndim == found["attribution"].ndim == 1:
         return _draw_features(x, found, cmap, titles)
     if found["attribution"].ndim in (2, 3):
-        return _draw_image(x, found, cmap, titles)
+        return _draw_image(x, found, cmap, titles, bands)
     return None
 
 
-def _draw_image(x: np.ndarray, found: dict[str, np.ndarray], cmap: str, titles: dict[str, str]) -> Figure:
+def _draw_image(
+    x: np.ndarray,
+    found: dict[str, np.ndarray],
+    cmap: str,
+    titles: dict[str, str],
+    bands: tuple[int, ...] | None,
+) -> Figure:
     from matplotlib.figure import Figure
 
     attribution, signal = found["attribution"], found.get("source_signal")
     attribution = attribution.sum(axis=-1) if attribution.ndim == 3 else attribution
     attribution = attribution if plot.COLORMAPS[cmap].signed else np.abs(attribution)
+    signal = signal if signal is not None and signal.shape == x.shape else None
+    if bands is not None:
+        x, signal = chosen(x, bands), None if signal is None else chosen(signal, bands)
     is_image = x.ndim == 2 or (x.ndim == 3 and x.shape[-1] in (1, 3))
-    has_source = is_image and signal is not None and signal.shape == x.shape
-    count = 1 + 2 * is_image + has_source
+    count = 1 + 2 * is_image + (is_image and signal is not None)
     figure = Figure(figsize=(2.4 * count, 2.8), layout="constrained")
     axes = iter(figure.subplots(1, count, squeeze=False)[0])
     if not is_image:
@@ -239,8 +257,8 @@ def _draw_image(x: np.ndarray, found: dict[str, np.ndarray], cmap: str, titles: 
     grey = np.clip((x.astype(np.float64) - limits[0]) / (limits[1] - limits[0]), 0.0, 1.0)
     large = resized(attribution[None], x.shape[:2])[0]  # a feature map is smaller than its image
     plot.overlay(grey, large, next(axes), cmap, title="overlay")
-    if has_source:
-        plot.image(found["source_signal"], next(axes), limits, titles["source"])
+    if signal is not None:
+        plot.image(signal, next(axes), limits, titles["source"])
     return figure
 
 

@@ -141,6 +141,11 @@ def _add_explain(commands: Any) -> None:
 
     output = parser.add_argument_group("output")
     output.add_argument("--out", type=pathlib.Path, required=True, metavar="DIR", help="folder, made if needed")
+    output.add_argument(
+        "--bands", type=_bands, metavar="3,2,1",
+        help="the channels to draw as red, green and blue, counted from 0, or one to draw in grey: for images with "
+        "others than 1 or 3 channels",
+    )  # fmt: skip
     output.add_argument("--cmap", default="seismic", choices=COLORMAPS, help="colours (default: seismic)")
     output.add_argument(
         "--max-pictures", type=int, default=100, metavar="N", help="draw the first N samples only (default: 100)"
@@ -158,6 +163,16 @@ def _classes(text: str) -> list[int] | str:
         raise argparse.ArgumentTypeError(
             f"expected ints with commas between them, or all, received {text!r}; write 0,3 or all"
         ) from None
+
+
+def _bands(text: str) -> tuple[int, ...]:
+    """``"3,2,1"`` as a tuple."""
+    parts = text.split(",")
+    if len(parts) not in (1, 3) or not all(part.strip().isdecimal() for part in parts):
+        raise argparse.ArgumentTypeError(
+            f"expected three channels with commas between them, or one, received {text!r}; write 3,2,1"
+        )
+    return tuple(map(int, parts))
 
 
 def _option(text: str) -> tuple[str, Any]:

@@ -20,8 +20,9 @@ class ModelGraph:
     """The steps from a model's inputs to what is explained, its logits or a target.
 
     A final softmax or sigmoid, as an activation or as a layer, is left off;
-    nested models are flattened; ``keras.ops`` calls are steps. The model
-    itself is neither called nor changed.
+    nested models are flattened; ``keras.ops`` calls are steps. The model is
+    neither called nor changed; its own activation functions are called once,
+    and a target twice.
 
     Args:
         model: A built Sequential or functional Keras 3 model, channels_last.
@@ -239,6 +240,7 @@ class ModelGraph:
         """Id of the logits' tensor."""
         last, head = self._head(last)
         self.stripped = head[0].name if head else self.stripped
+        activations.warn_of_probabilities(next((step for step in self.all_steps if step.output == last), None))
         return last
 
     def _head(self, last: int) -> tuple[int, list[Step]]:
@@ -247,7 +249,7 @@ class ModelGraph:
         head: list[Step] = []
         while last in made_by and activations.activation_name(made_by[last].layer) in activations.HEADS:
             step = made_by[last]
-            if getattr(step.layer, "axis", -1) not in (-1, len(step.output_shape)) or len(step.inputs) != 1:
+            if activations.softmax_axis(step.layer) not in (-1, len(step.output_shape)) or len(step.inputs) != 1:
                 break
             head.insert(0, step)
             last = step.inputs[0]

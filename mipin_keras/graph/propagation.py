@@ -149,7 +149,7 @@ def backward(
     graph: ModelGraph,
     steps: Iterable[Step],
     traces: Mapping[int, Any],
-    signal: tf.Tensor,
+    signal: tf.Tensor | Mapping[int, tf.Tensor],
     rule: Rule,
     *,
     keep: Iterable[int] = (),
@@ -161,7 +161,8 @@ def backward(
         steps: Those to go back over, in topological order.
         traces: What each step's rule needs to know of the forward pass, by
             the step's index.
-        signal: What starts at ``graph.output``.
+        signal: What starts at ``graph.output``, or at several tensors, by
+            their ids.
         rule: ``rule(step, traces[step.index], signal_at_output)`` gives the
             signal at the step's input, or a tuple with one for each
             different input in ``signal_inputs``. What arrives at a tensor from several consumers
@@ -174,7 +175,7 @@ def backward(
         came by.
     """
     kept = set(keep)
-    signals = {graph.output: signal}
+    signals = dict(signal) if isinstance(signal, Mapping) else {graph.output: signal}
     for step in reversed(list(steps)):
         if step.output not in signals:
             continue
@@ -185,3 +186,22 @@ def backward(
             before = signals.get(tensor_id)
             signals[tensor_id] = part if before is None else before + tf.cast(part, before.dtype)
     return signals
+
+
+def gradients(graph: ModelGraph, x: tuple[tf.Tensor, ...], weights: Mapping[int, tf.Tensor]) -> dict[int, tf.Tensor]:
+    """The gradient of a weighted sum of a model's own outputs at its inputs, by its steps.
+
+    Args:
+        graph: The model's steps.
+        x: Its inputs.
+        weights: For each output its elements' weights, by the tensor's id.
+
+    Returns:
+        By the inputs' ids; none where no signal arrives.
+    """
+    tensors, traces = given_tensors(graph, x), {}
+    for step in graph.all_steps:
+        traces[step.index] = _trace(step, tensors)
+        tensors[step.output] = traces[step.index].output
+    found = backward(graph, graph.all_steps, traces, weights, lambda step, trace, signal: trace.vjp(signal))
+    return {tensor_id: found[tensor_id] for tensor_id in graph.inputs if tensor_id in found}

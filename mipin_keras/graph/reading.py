@@ -105,7 +105,7 @@ class Reader:
     def _given(self, model: keras.Model, args: tuple, kwargs: dict, id_of: Any) -> list[int]:
         """The ids of the tensors that a nested model is called on, in the order of its own inputs."""
         given = args[0] if args else kwargs["inputs"]
-        if mask := kwargs.get("mask"):
+        if (mask := kwargs.get("mask")) is not None:
             self._masks |= {
                 id_of(tensor): id_of(one)
                 for tensor, one in zip(keras.tree.flatten(given), keras.tree.flatten(mask), strict=True)
@@ -199,11 +199,11 @@ class Reader:
             spec = keras.KerasTensor((None, *shape), made.dtype)
             tensor_id = self.add(part, full, True, [tensor_id], spec, arguments)
         activation = getattr(layer, "activation", None)
-        if activations.function_name(activation) == "linear":
+        if activation is None or activation is keras.activations.linear:
             return tensor_id
         if not isinstance(activation, keras.layers.Layer):
             activation = keras.layers.Activation(activation, dtype=layer.dtype_policy)
-        suffix = activations.activation_name(activation) or getattr(activation, "name", "activation")
+        suffix = activations.step_suffix(activation)
         arguments = ((TensorId(tensor_id),), {})
         full = self.unique(f"{name}/{suffix}")
         return self.add(activation, full, False, [tensor_id], made, arguments, built_in=True)

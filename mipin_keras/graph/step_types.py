@@ -100,6 +100,8 @@ def of(step: Step) -> str | None:
         return None  # it reads tokens or a mask too; of these only the masked mean is linear in what it averages
     name = activations.activation_name(layer)
     if name is not None:
+        if len(step.inputs) != 1:  # a Lambda layer may stack what it is given
+            return None
         if rectifies(layer):
             return RECTIFIER
         if name == "linear":
@@ -213,7 +215,10 @@ def _of_table(layer: Any) -> str | None:
 
 def rectifies(layer: Any) -> bool:
     """Whether an activation is 0 up to a threshold of at least 0, and above it its input or a cap."""
-    if activations.activation_name(layer) not in ("relu", "relu6"):
+    name = activations.activation_name(layer)
+    if name == "rectifier":
+        return True
+    if name not in ("relu", "relu6"):
         return False
     # keras.activations.relu called on a tensor has settings as the layer has; keras.ops.relu has none.
     return float(getattr(layer, "negative_slope", 0)) == 0 and float(getattr(layer, "threshold", 0)) >= 0

@@ -119,16 +119,29 @@ def with_mask(tensor: tf.Tensor, mask: Any) -> tf.Tensor:
 
 
 def stateful_layers(layer: Any) -> list[Any]:
-    """The layers within one, itself included, that carry a state from one call to the next."""
+    """The layers within one, itself included, that carry a state from one call to the next.
+
+    Recurrent layers say so. A layer of the user's may change any variable of
+    its own that is not trained, such as a counter.
+    """
     layer = getattr(layer, "masked_layer", layer)
     flattened = layer._flatten_layers() if hasattr(layer, "_flatten_layers") else [layer]
-    return [one for one in flattened if getattr(one, "stateful", False)]
+    return [one for one in flattened if _states(one)]
+
+
+def _states(layer: Any) -> list[Any]:
+    own = not type(layer).__module__.startswith("keras.")
+    if not (own or getattr(layer, "stateful", False)):
+        return []
+    # Keras does not count the states of a recurrent layer among its variables.
+    states = keras.tree.flatten(getattr(layer, "states", None) or [])
+    return [*states, *getattr(layer, "non_trainable_variables", ())]
 
 
 @contextlib.contextmanager
 def kept_states(layer: Any) -> Iterator[None]:
     """Put the state of a stateful layer back after a call: an explanation leaves the model as it was."""
-    states = [variable for one in stateful_layers(layer) for variable in one.non_trainable_variables]
+    states = [variable for one in stateful_layers(layer) for variable in _states(one)]
     before = [tf.identity(variable.value) for variable in states]
     yield
     for variable, value in zip(states, before, strict=True):

@@ -100,7 +100,7 @@ def recipes(graph: ModelGraph) -> list[Recipe]:
         activation, output = "linear", step.output
         if step.linear and step.index + 1 < len(graph.steps):
             follower = graph.steps[step.index + 1]
-            name = _ACTIVATIONS.get(activations.function_name(step.layer.activation))
+            name = _ACTIVATIONS.get(activations.plain_name(step.layer.activation))
             own = getattr(follower.layer, "activation", None) is step.layer.activation
             if name not in (None, "linear") and own and follower.inputs == (step.output,):
                 activation, output, skip = str(name), follower.output, follower.index
@@ -128,6 +128,8 @@ def _recipe(step: Step, activation: str) -> tuple[str, dict[str, Any], list[np.n
         raise _RefusedError(f"called with {sorted(kwargs)}")
     if not isinstance(layer, keras.layers.Layer):
         return (*_operation(step), [])
+    if isinstance(layer, keras.layers.Lambda) and activations.activation_name(layer):
+        return (*_activation(activations.plain_name(activations.function_of(layer))), [])
     base = next((base for base in type(layer).__mro__ if getattr(keras.layers, base.__name__, None) is base), None)
     if base is None or base.__name__ not in LAYERS or not hasattr(_tf_keras().layers, base.__name__):
         raise _RefusedError("no such layer in tf-keras, or none that computes the same")
@@ -135,12 +137,12 @@ def _recipe(step: Step, activation: str) -> tuple[str, dict[str, Any], list[np.n
         raise _RefusedError("a subclass with a call of its own")
     layer_type = base.__name__
     if layer_type == "Activation":
-        return (*_activation(activations.function_name(layer.activation)), [])
+        return (*_activation(activations.plain_name(layer.activation)), [])
     arguments = _arguments(layer, base)
     if step.linear:
         arguments["activation"] = activation
     elif hasattr(layer, "activation"):
-        name = activations.function_name(layer.activation)
+        name = activations.plain_name(layer.activation)
         if name not in _ACTIVATIONS:
             raise _RefusedError(f"tf-keras has no activation {name or layer.activation!r} that computes the same")
         arguments["activation"] = _ACTIVATIONS[name]
@@ -151,9 +153,8 @@ def _activation(name: str) -> tuple[str, dict[str, Any]]:
     if name in _ACTIVATION_LAYERS:
         return _ACTIVATION_LAYERS[name]
     if name not in _ACTIVATIONS:
-        raise _RefusedError(
-            f"tf-keras has no activation {name or '(not of keras.activations)'!r} that computes the same"
-        )
+        shown = repr(name) if name else "for what is none of keras.activations, or with other settings,"
+        raise _RefusedError(f"tf-keras has no activation {shown} that computes the same")
     return "Activation", {"activation": _ACTIVATIONS[name]}
 
 
@@ -189,7 +190,11 @@ def _arguments(layer: Any, base: type) -> dict[str, Any]:
     layer_type = base.__name__
     theirs, ours = _parameters(getattr(_tf_keras().layers, layer_type)), _parameters(base)
     arguments = {}
-    for key, value in layer.get_config().items():
+    try:
+        config = layer.get_config()
+    except TypeError as problem:  # a functools.partial among its settings, which Keras cannot write
+        raise _RefusedError("a layer whose get_config() fails") from problem
+    for key, value in config.items():
         if key in _NEEDLESS or key.endswith(("_initializer", "_regularizer", "_constraint")):
             continue
         name = _RENAMED.get((layer_type, key), key)

@@ -147,6 +147,19 @@ class Explanation(Analyzer):
         if not self.fitted:
             raise not_fitted(self.name)
 
+    def completeness_residual(
+        self, X: Any, maps: list[np.ndarray], neuron_selection: Any = None
+    ) -> tuple[float, float | None, str]:
+        """The APC (Eq. 10): how the explained value changes where the input is the source signal."""
+        sources = self.source_signal(X, neuron_selection)
+        if self.options["input_layer"] is not None or tuple(self.starts) != tuple(self.graph.inputs):
+            n = len(maps[0])
+            return float("nan"), None, f"APC is of the model's input; the {n} maps end at a layer behind it"
+        shares = self.select(self.logits(X), neuron_selection)
+        here, there = ((self.logits(given) * shares).sum(axis=1) for given in (X, sources))
+        apc = float(np.mean(np.abs(here - there) / np.maximum(np.abs(here), 1e-30)))
+        return apc, None, "APC (Eq. 10): the mean of |logit of x - logit of its source signal| / |logit of x|"
+
     # The inverse as a Keras model
 
     def inverse_model(self, unit: int, outputs: str | None = None) -> InverseModel:

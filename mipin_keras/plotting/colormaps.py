@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from ..checks import check_finite, real_array
+from ..checks import check_finite, index, is_integer, real_array
 
 if TYPE_CHECKING:
     from matplotlib.colors import Colormap
@@ -109,26 +109,30 @@ def attribution_map(attribution: ArrayLike, cmap: str) -> NDArray[np.float64]:
     return array
 
 
-def image_shares(image: ArrayLike, limits: tuple[float, float] | None = None) -> NDArray[np.float64]:
+def image_shares(
+    image: ArrayLike, limits: tuple[float, float] | None = None, bands: int | Sequence[int] | None = None
+) -> NDArray[np.float64]:
     """Scale an image to shares of full intensity.
 
     Args:
-        image: (H, W), (H, W, 1) or (H, W, 3); uint8, bool, or real numbers of any range.
+        image: (H, W), (H, W, 1) or (H, W, 3), with ``bands`` (H, W, C); uint8, bool, or real numbers of any range.
         limits: What becomes 0 and 1; what lies outside is cut off. By default 0 and 255 for uint8, 0 and 1 for
-            numbers that all lie there, else the smallest and the largest value; a constant is then 0.5.
+            numbers that all lie there, else the smallest and the largest value; a constant is then 0.5. Only what is
+            drawn counts.
+        bands: As of :func:`chosen`.
 
     Returns:
         (H, W) or (H, W, 3) float64, from 0, black, to 1.
 
     Raises:
-        ValueError: The shape is another, it is empty, a value is NaN, infinite or no real number, or limits is not
-            two finite numbers, the first smaller.
+        ValueError: The shape is another, it is empty, a value is NaN, infinite or no real number, limits is not
+            two finite numbers, the first smaller, or bands are not channels of the image.
     """
-    array = _numbers("an image", image, "1 or 3")
+    array = _numbers("an image", image if bands is None else chosen(image, bands), "1 or 3")
     if array.ndim == 3 and array.shape[2] != 3:
         raise ValueError(
-            f"expected an image of 1 or 3 channels, the last axis, received shape {array.shape}; choose the channels "
-            "to draw"
+            f"expected an image of 1 or 3 channels, the last axis, received shape {array.shape}; say which channels to "
+            "draw as red, green and blue, such as bands=(3, 2, 1), or one of them in grey, such as bands=0"
         )
     values = array.astype(np.float64)
     if limits is not None:
@@ -147,6 +151,34 @@ def image_shares(image: ArrayLike, limits: tuple[float, float] | None = None) ->
     if low == high:
         return np.full_like(values, 0.5)
     return np.clip((values - low) / (high - low), 0.0, 1.0)
+
+
+def chosen(image: ArrayLike, bands: int | Sequence[int]) -> NDArray[Any]:
+    """The channels of an image that are drawn.
+
+    Args:
+        image: (H, W, C).
+        bands: The channels, counted from 0, to draw as red, green and blue; or one channel, to draw in grey.
+
+    Returns:
+        (H, W, 3), or (H, W, 1).
+
+    Raises:
+        ValueError: The image has no channels, or bands are not one or three of them.
+    """
+    array = real_array("an image", image)
+    if array.ndim != 3:
+        raise ValueError(
+            f"expected an image of shape (H, W, C) to choose bands of, received shape {array.shape}; leave bands out"
+        )
+    several = isinstance(bands, list | tuple | range | np.ndarray) and np.ndim(bands) == 1
+    entries: list[Any] = list(bands) if several else [bands] if is_integer(bands) else []  # type: ignore[arg-type]
+    if len(entries) not in (1, 3):
+        raise ValueError(
+            f"expected bands to be three channels, for red, green and blue, or one, for grey, received {bands!r}; such "
+            "as bands=(3, 2, 1)"
+        )
+    return array[..., [index("each of bands", entry, array.shape[2]) for entry in entries]]
 
 
 def strongest(maps: Sequence[NDArray[np.float64]]) -> float:

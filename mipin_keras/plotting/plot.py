@@ -68,17 +68,19 @@ def overlay(
     vmax: float | None = None,
     alpha: float = 0.9,
     title: str | None = None,
+    bands: int | Sequence[int] | None = None,
 ) -> "Axes":
     """Draw an attribution over a pale grey version of its image: the stronger, the more opaque.
 
     Args:
-        image: (H, W), (H, W, 1) or (H, W, 3), as for :func:`image`.
+        image: (H, W), (H, W, 1) or (H, W, 3), or with bands (H, W, C), as for :func:`image`.
         attribution: (H, W), (H, W, 1) or (H, W, C), as for :func:`heatmap`, with the image's H and W.
         ax: The matplotlib Axes to draw on; a figure of its own by default.
         cmap: A name in :data:`COLORMAPS`.
         vmax: As for :func:`heatmap`.
         alpha: Opacity of the strongest value, above 0 and at most 1; it falls linearly to 0 at the value 0.
         title: Text above.
+        bands: As for :func:`image`. The attribution is summed over all channels all the same.
 
     Returns:
         The Axes: the grey image is its first image, the colours its second.
@@ -88,7 +90,7 @@ def overlay(
             range.
     """
     values = attribution_map(attribution, cmap)
-    picture = image_shares(image)
+    picture = image_shares(image, bands=bands)
     if picture.shape[:2] != values.shape:
         raise ValueError(
             f"expected an image and an attribution of one height and width, received {picture.shape[:2]} and "
@@ -116,25 +118,28 @@ def image(
     ax: "Axes | None" = None,
     limits: tuple[float, float] | None = None,
     title: str | None = None,
+    bands: int | Sequence[int] | None = None,
 ) -> "Axes":
     """Draw an input, or a source signal, as a picture.
 
     Args:
-        picture: (H, W), (H, W, 1) or (H, W, 3); uint8, bool, or real numbers of any range.
+        picture: (H, W), (H, W, 1) or (H, W, 3), or with bands (H, W, C); uint8, bool, or real numbers of any range.
         ax: The matplotlib Axes to draw on; a figure of its own by default.
         limits: The values drawn as black and as full intensity; what lies outside is cut off. By default 0 and 255
             for uint8, 0 and 1 for numbers that all lie there, else the smallest and the largest value (a constant
-            image is then mid grey).
+            image is then mid grey). Only the bands that are drawn count.
         title: Text above.
+        bands: Which channels of a picture with others than three colours, counted from 0, are drawn as red, green and
+            blue, such as (3, 2, 1) for the bands of Sentinel-2; or one channel, which is drawn in grey.
 
     Returns:
         The Axes.
 
     Raises:
-        ValueError: The shape is another, a value is NaN, infinite or no real number, or limits is not two finite
-            numbers, the first smaller.
+        ValueError: The shape is another, a value is NaN, infinite or no real number, limits is not two finite
+            numbers, the first smaller, or bands are not one or three channels of the picture.
     """
-    shares = image_shares(picture, limits)
+    shares = image_shares(picture, limits, bands)
     ax = _axes(ax, shares.shape)
     ax.imshow(shares, cmap="gray", vmin=0.0, vmax=1.0, interpolation="nearest")
     return _finish(ax, title)
@@ -149,6 +154,7 @@ def grid(
     cmap: str = "seismic",
     scaling: str = "map",
     cell: float = 1.1,
+    bands: int | Sequence[int] | None = None,
 ) -> "Figure":
     """Draw many attributions: a method a row, a sample a column.
 
@@ -163,6 +169,7 @@ def grid(
         scaling: "map", each attribution has a scale of its own; or "row", one for the row, so that its strengths can be
             compared.
         cell: Width of a cell in inches.
+        bands: For the images and pictures, as for :func:`image`; attributions are summed over all channels.
 
     Returns:
         The Figure.
@@ -197,7 +204,7 @@ def grid(
             vmax = strongest([_named(name, column, attribution_map, one, cmap) for column, one in enumerate(maps)])
         for column, (one, ax) in enumerate(zip(maps, line, strict=True)):
             if name in as_pictures:
-                _named(name, column, image, one, ax)
+                _named(name, column, image, one, ax, None, None, bands)
             else:
                 _named(name, column, heatmap, one, ax, cmap, vmax)
             if name in captions:

@@ -19,6 +19,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..graph import activations
 from ..graph.model_graph import ModelGraph, Step, TensorId
 from .held_weights import is_keras_variable
 
@@ -162,7 +163,7 @@ class _Description:
                 continue
             attribute = getattr(layer, key, None)
             # The function itself: its text in get_config() may hold the number of the line it was written in.
-            described = self.plain(attribute if _is_function(attribute) else value)
+            described = self.plain(_as_loaded(key, attribute) if _is_function(attribute) else value)
             if key not in defaults or described != self.plain(defaults[key]):
                 found[key] = described
         return [str(layer.compute_dtype), str(layer.variable_dtype), found]
@@ -264,6 +265,12 @@ def _config(layer: Any) -> dict[str, Any]:
     except Exception:  # it has arguments or activations that Keras cannot write, each in a way of its own
         found, names = {}, {name: None for base in type(layer).__mro__ for name in _parameters(base)}
     return {name: getattr(layer, name) for name in names if hasattr(layer, name)} | found
+
+
+def _as_loaded(name: str, function: Any) -> Any:
+    """A function as a model that is saved and loaded has it: Keras loads ``tf.nn.relu`` as its own ``relu``."""
+    known = activations.plain_name(function) if name == "activation" and _library(function) == "tensorflow" else ""
+    return getattr(keras.activations, known) if known else function
 
 
 @functools.lru_cache(maxsize=512)

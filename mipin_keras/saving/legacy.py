@@ -65,7 +65,7 @@ def _is_known(step: Step) -> bool:
         return False
     if getattr(layer, "compute_dtype", "float32") != "float32":
         return False
-    name = activations.activation_name(layer)
+    name = activations.keras_name(layer)
     if name in ("softmax", "log_softmax"):  # of one axis only
         return len(step.output_shape) == 1
     if not isinstance(layer, _L.Layer):
@@ -87,7 +87,7 @@ def fingerprint(graph: ModelGraph) -> str:
     digest = hashlib.blake2b(digest_size=16)
     for step in graph.all_steps:
         # Not the names: Keras numbers them by what else the process has built.
-        names = (type(step.layer).__name__, activations.activation_name(step.layer))
+        names = (type(step.layer).__name__, activations.keras_name(step.layer))
         digest.update(repr((names, step.inputs, step.output_shape, _settings(step))).encode())
     for variable in graph.model.weights:
         array = np.ascontiguousarray(keras.ops.convert_to_numpy(variable))

@@ -289,7 +289,7 @@ REFUSED = {
     "'odd/softmax' (Activation)": lambda x: L.Dense(6, activation="softmax", name="odd")(x),
     "'odd' (Multiply)": lambda x: L.Multiply(name="odd")([x, L.Dense(6)(x)]),
     "'odd' (Subtract)": lambda x: L.Subtract(name="odd")([x, L.Dense(6)(x)]),
-    "'odd' (Lambda)": lambda x: L.Lambda(lambda y: y, name="odd")(x),
+    "'odd' (Lambda)": lambda x: L.Lambda(lambda y: 2 * y, name="odd")(x),
 }
 
 

@@ -68,6 +68,31 @@ def excited(x):
     return L.GlobalAveragePooling2D()(L.ReLU()(L.Multiply()([y, weights])))
 
 
+def convolved(x):
+    """Behind the global pooling two convolutions of one position, as in MobileNet."""
+    y = L.Conv2D(4, 3, activation="relu", name="feature")(L.Conv2D(3, 3, activation="relu")(x))
+    y = L.Conv2D(6, 1, activation="relu")(L.GlobalAveragePooling2D(keepdims=True)(y))
+    return L.Flatten()(L.Conv2D(5, 1)(y))
+
+
+def squeezed(x):
+    """The convolutions of the gate are the last."""
+    y = L.ReLU(name="feature")(L.BatchNormalization()(L.Conv2D(4, 3)(x)))
+    weights = L.Conv2D(2, 1, activation="relu")(L.GlobalAveragePooling2D(keepdims=True)(y))
+    return L.GlobalAveragePooling2D()(L.Multiply()([y, L.Conv2D(4, 1, activation="sigmoid")(weights)]))
+
+
+def attended(x):
+    """The last convolution has all positions, and is a gate only."""
+    y = L.Conv2D(4, 3, activation="relu", name="feature")(x)
+    return L.GlobalAveragePooling2D()(L.Multiply()([y, L.Conv2D(1, 3, padding="same", activation=tf.sigmoid)(y)]))
+
+
+def gated_line(x):
+    y, gate = L.Conv1D(4, 3, name="feature")(x), L.Conv1D(4, 3, activation="sigmoid")(x)
+    return L.GlobalMaxPooling1D()(L.Multiply()([y, gate]))
+
+
 def separable(x):
     return L.Flatten()(L.SpatialDropout2D(0.3, name="feature")(L.SeparableConv2D(4, 3, activation="relu")(x)))
 
@@ -89,6 +114,7 @@ def volume(x):
 
 BODIES = {
     vgg: (9, 8, 3), resnet: (9, 8, 3), projected: (9, 8, 3), concatenated: (7, 6, 2), excited: (7, 6, 1),
+    convolved: (7, 6, 2), squeezed: (7, 6, 2), attended: (7, 6, 2), gated_line: (9, 3),
     separable: (7, 6, 3), enlarged: (4, 5, 2), line: (11, 3), volume: (5, 7, 6, 2),
 }  # fmt: skip
 
@@ -188,7 +214,45 @@ def test_interpolation(old, new, rng):
     np.testing.assert_allclose(matrix, matrix[::-1, ::-1], atol=1e-12)  # the same from the other end
 
 
+@pytest.mark.medium
+@pytest.mark.parametrize(
+    ("name", "layer"),
+    [
+        ("MobileNet", "conv_pw_13_relu"), ("MobileNetV2", "out_relu"), ("MobileNetV3Small", None),
+        ("EfficientNetB0", "top_activation"),
+    ],
+)  # fmt: skip
+def test_the_feature_map_of_networks_with_convolutions_behind_the_pooling(name, layer):
+    keras.utils.set_random_seed(1)
+    build = getattr(keras.applications, name)
+    model = build(weights=None, classes=5, input_shape=(96, 96, 3), classifier_activation=None)
+    if layer is None:  # it has the number of the activations that were made before: the last before the pooling
+        pooling = [i for i, each in enumerate(model.layers) if isinstance(each, L.GlobalAveragePooling2D)][-1]
+        layer = model.layers[pooling - 1].name
+    x = np.random.default_rng(0).uniform(0, 255, (2, 96, 96, 3)).astype(np.float32)
+    analyzer = create_analyzer("grad_cam", model, resize=False)
+    assert analyzer.start == analyzer.graph.tensor_after(layer)
+    wanted, found = cam(model, model.get_layer(layer).output, x), analyzer.analyze(x)
+    assert found.shape == (2, 3, 3) and close(found, wanted, 1e-3)
+    assert (np.ptp(found, axis=(1, 2)) > 0.05 * found.max(axis=(1, 2))).all() and (found.max(axis=(1, 2)) > 0).all()
+
+
 # Refused
+
+
+def one_position(x):
+    return L.Flatten()(L.Conv2D(5, 1, name="preds")(L.GlobalAveragePooling2D(keepdims=True)(x)))
+
+
+def only_a_gate(x):
+    return L.GlobalAveragePooling2D()(L.Multiply()([x, L.Conv2D(1, 3, padding="same", activation="sigmoid")(x)]))
+
+
+@pytest.mark.parametrize("body", [one_position, only_a_gate])
+def test_a_model_without_a_feature_map_is_refused(body):
+    x = keras.Input((6, 5, 2))
+    with pytest.raises(ValueError, match=r"more than one position and is more than a gate.*Conv2D.*as layer="):
+        create_analyzer("grad_cam", keras.Model(x, L.Dense(3)(body(x))))
 
 
 def test_a_model_without_a_convolution_is_refused():

@@ -91,6 +91,8 @@ def test_data_that_does_not_fit_the_model(run, tmp_path):
         (["--batch-size", "0"], ["--batch-size"]),
         (["--max-pictures", "-1"], ["--max-pictures"]),
         (["--cmap", "jet"], ["jet", "PuOr_r"]),
+        (["--bands", "0,1"], ["three channels", "'0,1'"]),
+        (["--bands", "1"], ["--bands 1", "(10, 7, 6, 1)"]),
         (["--samples", "some"], ["some", "class"]),
         (["--reduce", "median"], ["median", "relu_mean"]),
         (["--reduce", "mean", "--input-layer", "flatten"], ["reduce=", "(batch, 12)"]),

@@ -62,6 +62,20 @@ def test_channels_that_are_no_colours():
     assert titles(draw(np.zeros((6, 5, 2)), found((6, 5, 2)))) == ["attribution of neuron 1"]
 
 
+@pytest.mark.parametrize("bands", [(3, 2, 1), (4,)])
+def test_channels_that_are_chosen(bands):
+    x, one = np.random.default_rng(1).random((6, 5, 13)) * 9, found((6, 5, 13))
+    figure = draw(x, one, "seismic", bands)
+    assert titles(figure) == ["input: logit 4.00", "attribution of neuron 1", "overlay", "source signal: logit 3.50"]
+    seen = x[..., bands]
+    low, high = seen.min(), seen.max()
+    shown = [ax.images[0].get_array() for ax in figure.axes]
+    np.testing.assert_allclose(shown[0], np.squeeze((seen - low) / (high - low)))
+    np.testing.assert_allclose(shown[1], one["attribution"].sum(axis=-1))
+    signal = np.clip((one["source_signal"][..., bands] - low) / (high - low), 0, 1)
+    np.testing.assert_allclose(shown[3], np.squeeze(signal))
+
+
 @pytest.mark.parametrize("cmap", ["seismic", "cividis"])
 def test_features_in_a_row(cmap):
     one = found((9,))

@@ -79,7 +79,7 @@ LAYERS = [
     ]),
     *((None, layer, shape) for layer, shape in [
         (L.Softmax(), ROW), (L.Activation("softmax"), ROW), (L.Activation("log_softmax"), ROW),
-        (L.Activation(lambda x: x), ROW), (L.SimpleRNN(3), ROWS), (L.Lambda(lambda x: x), ROW),
+        (L.Activation(keras.ops.sin), ROW), (L.SimpleRNN(3), ROWS), (L.Lambda(lambda x: 2 * x), ROW),
         (L.UnitNormalization(axis=0), ROW),
         (L.Resizing(5, 5, pad_to_aspect_ratio=True, fill_value=1.0), IMAGE), (L.RandomCrop(3, 3), IMAGE),
     ]),
@@ -351,7 +351,7 @@ FIRST = {
     "augmented": (["a"], lambda x: L.Conv2D(2, 2, name="a")(L.RandomZoom(0.1)(L.RandomFlip()(L.Resizing(8, 8)(x))))),
     "depthwise": (["a/depthwise"], lambda x: L.SeparableConv2D(2, 2, name="a")(x)),
     "behind a standardization": ([], lambda x: L.Conv2D(2, 2, name="a")(L.LayerNormalization()(x))),
-    "behind the unknown": ([], lambda x: L.Conv2D(2, 2, name="a")(L.Lambda(lambda y: y)(x))),
+    "behind the unknown": ([], lambda x: L.Conv2D(2, 2, name="a")(L.Lambda(lambda y: 2 * y)(x))),
 }
 
 

@@ -164,7 +164,7 @@ def test_an_inverse_without_source_says_so(registry):
     "layer",
     [
         L.LSTM(2), L.EinsumDense("abcd,de->abce", (6, 6, 3)), L.Bidirectional(L.GRU(2)),
-        L.Lambda(lambda x: x, output_shape=lambda s: s),
+        L.Lambda(lambda x: 2 * x, output_shape=lambda s: s),
     ],
     ids=lambda layer: type(layer).__name__,
 )  # fmt: skip
@@ -177,7 +177,7 @@ def test_an_unknown_layer_is_refused_by_name_and_type(layer):
 def test_lambda_is_refused_with_what_to_write_instead():
     problem = r"'mine' \(Lambda\), which hides .*keras\.ops.*layer of your own.*register_inverse"
     with pytest.raises(ValueError, match=problem):
-        inverse_of(L.Lambda(lambda x: x, output_shape=lambda s: s, name="mine"), (3,))
+        inverse_of(L.Lambda(lambda x: 2 * x, output_shape=lambda s: s, name="mine"), (3,))
 
 
 def functional(merge):

@@ -201,6 +201,75 @@ def test_image_refuses_other_channels(channels):
         plot.image(np.ones((2, 2, channels)))
 
 
+@pytest.mark.parametrize("channels", [2, 4, 13])
+def test_other_channels_are_refused_with_what_to_give(channels):
+    many = np.ones((1, 2, 2, channels))
+    refused = rf"received shape \(2, 2, {channels}\); say which .* bands=\(3, 2, 1\)"
+    with pytest.raises(ValueError, match=refused):
+        plot.image(many[0])
+    with pytest.raises(ValueError, match=refused):
+        plot.overlay(many[0], many[0])
+    with pytest.raises(ValueError, match="row 'input', column 0: .*" + refused):
+        plot.grid({"a": many}, many)
+
+
+BANDS = [(3, 2, 1), [12, 0, 0], np.array([5, 6, 7]), (4,), 4, np.int64(4)]
+
+
+@pytest.mark.parametrize("bands", BANDS)
+def test_bands_are_drawn_as_red_green_and_blue_or_grey(bands):
+    rng = np.random.default_rng(0)
+    x, maps = 4000 * rng.random((2, 5, 6, 13)), rng.normal(size=(2, 5, 6, 13))
+    wanted = x[..., bands]
+    wanted = [(one - one.min()) / (one.max() - one.min()) for one in wanted]  # by what is drawn, not all 13
+    wanted = [one[..., 0] if one.shape[-1:] == (1,) else one for one in wanted]
+    drawn = plot.image(x[0], bands=bands).images[0].get_array()
+    np.testing.assert_allclose(drawn, wanted[0])
+    figure = plot.grid({"a": maps, "source": x / 2}, images=x, pictures=["source"], bands=bands)
+    table = np.array(figure.axes).reshape(3, 2)
+    for column in range(2):
+        shown = [ax.images[0].get_array() for ax in table[:, column]]
+        np.testing.assert_allclose(shown[0], wanted[column])
+        np.testing.assert_allclose(shown[1], maps[column].sum(axis=-1))
+        np.testing.assert_allclose(shown[2], wanted[column])
+    grey, colors = plot.overlay(x[0], maps[0], bands=bands).images
+    luma = wanted[0] if wanted[0].ndim == 2 else wanted[0] @ [0.299, 0.587, 0.114]
+    np.testing.assert_allclose(grey.get_array(), 0.6 + 0.4 * luma)
+    strength = np.abs(maps[0].sum(axis=-1))
+    np.testing.assert_allclose(colors.get_array()[..., 3], 0.9 * strength / strength.max())
+
+
+def test_bands_reorder_colours_and_keep_the_scale_of_bytes():
+    bgr = np.array([[[255, 51, 0]]], np.uint8)
+    np.testing.assert_allclose(plot.image(bgr, bands=(2, 1, 0)).images[0].get_array(), [[[0.0, 0.2, 1.0]]])
+    np.testing.assert_allclose(plot.image(bgr, limits=(0, 102), bands=1).images[0].get_array(), [[0.5]])
+
+
+@pytest.mark.parametrize(
+    ("bands", "message"),
+    [
+        ((0, 1), r"three channels, .* or one, for grey, received \(0, 1\)"),
+        ((), r"received \(\)"),
+        ("321", "received '321'"),
+        (True, "received True"),
+        (1.0, "received 1.0"),
+        ((0, 1, 4), "each of bands to be an int from 0 to 3, received 4"),
+        ((-1, 0, 1), "each of bands to be an int from 0 to 3, received -1"),
+        ((0.0, 1.0, 2.0), "each of bands to be an int"),
+    ],
+)
+def test_bands_that_are_none_are_refused(bands, message):
+    with pytest.raises(ValueError, match=message):
+        plot.image(np.ones((2, 2, 4)), bands=bands)
+    with pytest.raises(ValueError, match="row 'input', column 0: .*" + message):
+        plot.grid({"a": np.ones((1, 2, 2))}, np.ones((1, 2, 2, 4)), bands=bands)
+
+
+def test_bands_of_an_image_without_channels_are_refused():
+    with pytest.raises(ValueError, match=r"received shape \(2, 2\); leave bands out"):
+        plot.image(np.ones((2, 2)), bands=0)
+
+
 @pytest.mark.parametrize("limits", [(1.0, 1.0), (2.0, 1.0), (0.0, np.nan)])
 def test_image_refuses_limits_that_are_none(limits):
     with pytest.raises(ValueError, match="two finite numbers, the first smaller"):

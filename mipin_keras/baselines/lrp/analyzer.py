@@ -131,6 +131,16 @@ class LRP(BackwardAnalyzer):
     def known_options(cls) -> list[str]:
         return sorted({*super().known_options(), *cls._own_options()})
 
+    def completeness_residual(
+        self, X: Any, maps: list[np.ndarray], neuron_selection: Any = None
+    ) -> tuple[float, float | None, str]:
+        """How far relevance is from being kept: the shares of biases are lost, so there is no limit."""
+        sums = sum(one.reshape(len(one), -1).sum(axis=1, dtype=np.float64) for one in maps)
+        values = self._explained(X, neuron_selection)
+        residual = np.abs(sums - values) / np.maximum(np.abs(values), 1e-30)
+        text = "|sum of the map - logit| / |logit|, median: what the biases, and rules that do not share it, have kept"
+        return float(np.median(residual)), None, text
+
     # Which rules were asked for
 
     def _composite(self, rule: Any) -> Composite:

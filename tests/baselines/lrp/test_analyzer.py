@@ -497,7 +497,7 @@ REFUSED = {
     "'odd' (Activation)": lambda x: L.Activation("softmax", name="odd")(x),
     "'odd/softmax' (Activation)": lambda x: L.Dense(6, activation="softmax", name="odd")(x),
     "'odd' (Doubled)": lambda x: Doubled(name="odd")(x),
-    "'odd' (Lambda)": lambda x: L.Lambda(lambda y: y, name="odd")(x),
+    "'odd' (Lambda)": lambda x: L.Lambda(lambda y: 2 * y, name="odd")(x),
 }
 
 
