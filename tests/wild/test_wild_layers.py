@@ -184,7 +184,7 @@ def test_layers_that_return_lists_or_dictionaries(name, layer):
     data = samples((6,), 8)
     agree(maps(name, model, data), by_tape(name, largest(called(model), data), data))
     for other in ("lrp.epsilon", "mipin"):
-        with pytest.raises(ValueError, match="'own'"):
+        with pytest.raises(ValueError, match="'own\\b"):
             made(other, model)
 
 
@@ -261,7 +261,9 @@ PARTS = {
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
-def test_parts_of_a_tensor(name, part):
+def test_parts_of_a_tensor(name, part, request):
+    if name.startswith("mipin") and part.endswith("and back"):
+        request.applymarker(pytest.mark.xfail(strict=True, reason="parts that share nothing are merged by a ridge"))
     wild, plain = (image_net(begin) for begin in PARTS[part])
     np.testing.assert_allclose(wild(IMAGES), plain(IMAGES), rtol=1e-5, atol=1e-6)
     found = maps(name, wild, IMAGES)
@@ -319,6 +321,7 @@ def test_two_tensors_stacked(name):
 # float16
 
 
+@pytest.mark.xfail(strict=True, reason="signals below a head of float32 are cast to float16 on their way: all zeros")
 @pytest.mark.parametrize("name", ["guided_backprop", "deconvnet", "gradient", "lrp.epsilon"])
 def test_small_signals_under_mixed_precision(name):
     # The head is of float32, as Keras advises, and its weights are small: in float16 the signal below it would be zero.

@@ -43,8 +43,9 @@ def test_a_relu_network_by_hand():
     model = keras.Sequential([keras.Input((2,)), L.Dense(2, activation="relu"), L.Dense(1)])
     model.set_weights([np.array([[2.0, -3.0], [1.0, -1.0]]), np.zeros(2), np.array([[1.0], [5.0]]), np.zeros(1)])
     x = np.array([[1.0, 4.0]], "float32")
-    for name in ("lrp.z", "lrp.z_plus", "deep_taylor", "input_t_gradient", "integrated_gradients"):
+    for name in ("lrp.z", "lrp.z_plus", "deep_taylor", "input_t_gradient"):
         agree(maps(name, model, x), [[2.0, 4.0]], 1e-5)
+    agree(maps("integrated_gradients", model, x, riemann="right"), [[2.0, 4.0]], 1e-5)
     agree(maps("gradient", model, x), [[2.0, 1.0]])
 
 

