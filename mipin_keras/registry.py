@@ -10,9 +10,10 @@ import keras
 
 from .analyzer import Analyzer
 from .baselines import BASELINES
+from .baselines.averaged import IntegratedGradients, SmoothGrad
 from .baselines.deep_taylor import BoundedDeepTaylor, DeepTaylor
 from .baselines.grad_cam import GradCAM
-from .baselines.gradient import Gradient, InputTimesGradient, IntegratedGradients, SmoothGrad
+from .baselines.gradient import Gradient, InputTimesGradient
 from .baselines.lrp.analyzer import LRP
 from .baselines.patterns.analyzer import PatternAttribution, PatternNet
 from .baselines.rectified import Deconvnet, GuidedBackprop

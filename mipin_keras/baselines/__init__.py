@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from ..analyzer import Analyzer
-from . import deep_taylor, grad_cam, gradient, rectified
+from . import averaged, deep_taylor, grad_cam, gradient, rectified
 from .lrp import analyzer as lrp
 from .patterns import analyzer as patterns
 
 _METHODS: tuple[type[Analyzer], ...] = (
     gradient.Gradient,
     gradient.InputTimesGradient,
-    gradient.IntegratedGradients,
-    gradient.SmoothGrad,
+    averaged.IntegratedGradients,
+    averaged.SmoothGrad,
     rectified.Deconvnet,
     rectified.GuidedBackprop,
     *lrp.ANALYZERS.values(),

@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from .. import targets
+from ..analysis.batching import tensors_of
 from ..analyzer import Analyzer
-from ..batching import tensors_of
 from ..checks import one_of
 from ..data.inputs import count
 from ..graph import propagation, step_types

@@ -81,7 +81,7 @@ class GradCAM(BackwardAnalyzer):
         self._prepare()
 
     @property
-    def starts(self) -> tuple[int, ...]:  # type: ignore[override]
+    def starts(self) -> tuple[int, ...]:
         return (self._feature,)
 
     def _say_where_it_ends(self) -> None:
@@ -122,7 +122,7 @@ class GradCAM(BackwardAnalyzer):
         found = tf.nn.relu(tf.reduce_sum(weights * start, -1))
         if not self.resize:
             return found
-        sizes = self._image
+        sizes: Any = self._image
         for axis, (old, new) in enumerate(zip(start.shape[1:-1], sizes[:-1], strict=True), 1):
             matrix = tf.constant(interpolation(old, new), found.dtype)
             found = tf.tensordot(found, matrix, [[axis], [1]])  # the new axis comes out last

@@ -130,7 +130,7 @@ class CallableGraph(ModelGraph):
         self.names, self.inputs = names, tuple(range(count))
         self.shapes, self.dtypes = [tuple(shape) for shape in shapes], [dtype] * count
         self.ends = dict(zip(names, self.inputs, strict=True))
-        arguments = (tuple(map(TensorId, self.inputs)), {})
+        arguments: Any = (tuple(map(TensorId, self.inputs)), {})
         self.steps = []
         for part, tensor in enumerate(found):
             self._add(whole, whole.name, self.inputs, tensor, arguments, None if len(found) == 1 else part)
@@ -169,8 +169,8 @@ class CallableGraph(ModelGraph):
         sums = outputs.shape[1] == 1 or bool((np.abs(outputs.sum(axis=1) - 1) < 1e-3).all())
         if self.target is None and within and sums:
             warnings.warn(
-                f"expected logits, received outputs of {self.steps[0].name!r} that look like probabilities: a softmax or "
-                "sigmoid at the end of a model without a graph cannot be left off; explain the function that gives "
+                f"expected logits, received outputs of {self.steps[0].name!r} that look like probabilities: a softmax "
+                "or sigmoid at the end of a model without a graph cannot be left off; explain the function that gives "
                 "the logits",
                 UserWarning,
                 stacklevel=5,

@@ -44,7 +44,9 @@ def compared(graph: ModelGraph, x: tuple[tf.Tensor, ...]) -> tuple[float, float]
         if one.shape != other.shape or (np.isfinite(one) != np.isfinite(other)).any():
             return math.inf, 0.0
         one, other = (np.nan_to_num(array, nan=0, posinf=0, neginf=0) for array in (one, other))
-        difference = max(difference, float(np.abs(one - other).max(initial=0) / max(np.abs(other).max(initial=0), 1e-30)))
+        difference = max(
+            difference, float(np.abs(one - other).max(initial=0) / max(np.abs(other).max(initial=0), 1e-30))
+        )
     return difference, 5e-2 if computes_in_halves(graph) else 1e-3 if "GPU" not in ours[0].device else 1e-2
 
 

@@ -141,9 +141,7 @@ class _WeightedSum(keras.layers.Dense):
         return tf.constant(self.fixed)
 
 
-def append(
-    reader: Reader, target: Target, ends: Sequence[int], heads: Sequence[Sequence[Step]], model: Any
-) -> int:
+def append(reader: Reader, target: Target, ends: Sequence[int], heads: Sequence[Sequence[Step]], model: Any) -> int:
     """Append the steps that make a target's value.
 
     A weighted sum of logits becomes what it would be in a network trained for
@@ -176,16 +174,16 @@ def append(
         found = _combined(reader, ends[0], weights)
         if found is None:
             spec = keras.KerasTensor((None, 1), reader.dtypes[ends[0]])
-            arguments = ((TensorId(ends[0]),), {})
+            read: Any = ((TensorId(ends[0]),), {})
             layer = _WeightedSum(weights, target.name)
-            found = reader.add(layer, reader.unique(target.name), True, [ends[0]], spec, arguments)
+            found = reader.add(layer, reader.unique(target.name), True, [ends[0]], spec, read)
         return found
     output = None if model is None or target.of_logits else getattr(model, "output", None)
     # A model of one output in a list gives a tensor, one of a dict a dict.
     structure = output if isinstance(output, dict) or len(ends) > 1 else None
     value = TargetValue(target, heads, structure)
     _try(reader, value, ends)
-    arguments = (tuple(TensorId(n) for n in ends), {})
+    arguments: Any = (tuple(TensorId(n) for n in ends), {})
     spec = keras.KerasTensor((None, 1), "float32")
     return reader.add(value, reader.unique(target.name), False, list(ends), spec, arguments)
 
@@ -201,7 +199,11 @@ def _combined(reader: Reader, tensor_id: int, weights: np.ndarray) -> int | None
     step = next((step for step in reader.steps if step.output == tensor_id), None)
     if step is None:
         return None
-    if isinstance(step.layer, _CHANNELWISE) and len(step.inputs) == 1 and len(step.output_shape) <= len(step.input_shape):
+    if (
+        isinstance(step.layer, _CHANNELWISE)
+        and len(step.inputs) == 1
+        and len(step.output_shape) <= len(step.input_shape)
+    ):
         below = _combined(reader, step.inputs[0], weights)
         if below is None:
             return None
@@ -218,7 +220,7 @@ def _again(reader: Reader, step: Step, layer: Any, reads: int) -> int:
     arguments = keras.tree.map_structure(
         lambda leaf: TensorId(reads) if leaf == TensorId(step.inputs[0]) else leaf, step.arguments
     )
-    masks = {reads: mask for mask in step.masks.values()}
+    masks = dict.fromkeys((reads,), *step.masks.values()) if step.masks else {}
     name = reader.unique(f"{step.name}/target")
     return reader.add(layer, name, step.linear, [reads], spec, arguments, masks=masks)
 

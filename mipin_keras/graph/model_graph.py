@@ -85,6 +85,7 @@ class ModelGraph:
                     "class) or a function of the output, or name a layer with such an output as output_layer"
                 )
         else:
+            heads: list[Any]
             if target.of_logits:
                 ends, heads = [self._strip_head(n) for n in wanted], [[] for _ in wanted]
             else:  # its function is given the model's own output, and the walk starts at the logits all the same
@@ -120,7 +121,10 @@ class ModelGraph:
             if isinstance(output, str) or not isinstance(output, int) or isinstance(output, bool):
                 return [self.model_outputs[names.index(one_of("output", output, tuple(names)))]]
             if not -len(names) <= output < len(names):
-                raise ValueError(f"expected output to be an index below {len(names)} or one of {names}, received {output}")
+                raise ValueError(
+                    f"expected output to be an index below {len(names)} or one of {names}, received {output}; count "
+                    "the outputs from 0"
+                )
             return [self.model_outputs[output]]
         if len(names) > 1 and (target is None or target.of_logits):
             raise ValueError(

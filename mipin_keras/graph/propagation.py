@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import tensorflow as tf
 
@@ -12,7 +12,7 @@ from .model_graph import ModelGraph, Step
 
 Rule = Callable[[Step, Any, tf.Tensor], "tf.Tensor | tuple[tf.Tensor, ...]"]
 #: A batch of a model's inputs: a tensor ``(n, ...)``, or a tuple of one for each input.
-Given = tf.Tensor | tuple[tf.Tensor, ...]
+Given: TypeAlias = tf.Tensor | tuple[tf.Tensor, ...]
 
 
 def given_tensors(graph: ModelGraph, x: Given) -> dict[int, tf.Tensor]:

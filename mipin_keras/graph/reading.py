@@ -170,7 +170,7 @@ class Reader:
         self, layer: Any, name: str, tensors: dict[int, Any], arguments: Any, masked: dict[int, int], ends: list
     ) -> None:
         """Find the masks of a layer's outputs, and append the steps of those that it makes."""
-        known = {n: (mask, self.shapes[mask]) for n, mask in masked.items()}
+        known: dict[int, Any] = {n: (mask, self.shapes[mask]) for n, mask in masked.items()}
         found = masks.found(
             layer, arguments, tensors, known, lambda leaf: leaf.tensor_id if isinstance(leaf, TensorId) else None
         )
@@ -195,7 +195,7 @@ class Reader:
             if part is not layer:
                 shape = tuple(part.compute_output_shape((None, *self.shapes[tensor_id]))[1:])
             full = self.unique(name + part_name) if part_name else name
-            arguments = ((TensorId(tensor_id),), {})
+            arguments: Any = ((TensorId(tensor_id),), {})
             spec = keras.KerasTensor((None, *shape), made.dtype)
             tensor_id = self.add(part, full, True, [tensor_id], spec, arguments)
         activation = getattr(layer, "activation", None)

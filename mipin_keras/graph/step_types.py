@@ -178,7 +178,9 @@ def _keeps_batch(step: Step) -> bool:
     parts = key if isinstance(key, tuple) else (key,)
     fixed = all(part is None or part is Ellipsis or isinstance(part, int | slice) for part in parts)
     first = parts[0] if parts else Ellipsis
-    return fixed and (first is Ellipsis or first == slice(None)) and (first is not Ellipsis or _reaches_short(step, parts))
+    return (
+        fixed and (first is Ellipsis or first == slice(None)) and (first is not Ellipsis or _reaches_short(step, parts))
+    )
 
 
 def _reaches_short(step: Step, parts: tuple) -> bool:

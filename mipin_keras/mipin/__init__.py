@@ -3,7 +3,16 @@
 from .analyzer import MIPIN, TrainedMIPIN
 from .inverse import Inverse, LearnedInverse, register_inverse
 from .inverse_model import InverseModel
-from .layers import affine, conv, dense, indexing, normalization, pooling, structural, target  # each registers its inverses
+from .layers import (  # each registers its inverses
+    affine,
+    conv,
+    dense,
+    indexing,
+    normalization,
+    pooling,
+    structural,
+    target,
+)
 from .layers.unpooling import MaxSwitches, MaxUnpooling
 
 __all__ = [

@@ -15,8 +15,9 @@ from ...graph.model_graph import Step
 from ..backward import BackwardAnalyzer
 from ..tables import Entry, PerGate, PerStep, pass_through, vjp
 from .input_bounds import BoundedInput, InputBounds
-from .named_rules import RULES, as_json, find_rule
+from .named_rules import RULES, find_rule
 from .nonlinear_rules import Gated, Standardized
+from .options import first_rule, ids_of, is_named, is_pairs, option_as_json, pairs_of, type_of
 from .presets import PRESETS, Composite, Preset
 from .rules import Rule, Z
 
@@ -84,7 +85,7 @@ class LRP(BackwardAnalyzer):
         if until_layer_rule is not None:
             composite = composite._replace(until=find_rule("until_layer_rule", until_layer_rule))
         if input_layer_rule is not None:
-            composite = composite._replace(first=_first("input_layer_rule", input_layer_rule))
+            composite = composite._replace(first=first_rule("input_layer_rule", input_layer_rule))
         settled_until = self.preset is not None and "until_layer_rule" in self.preset.settles
         if not settled_until and (until_layer_idx is None) != (until_layer_rule is None):
             raise ValueError(
@@ -108,13 +109,13 @@ class LRP(BackwardAnalyzer):
             self.bounds = InputBounds(self.graph, *composite.first)
         self._by_name, self._by_type = self._single_rules(rules)
         given = {
-            "rule": _as_json(rule),
-            "rules": None if rules is None else _pairs_of(rules),
-            "input_layer_rule": _as_json(input_layer_rule),
-            "bn_layer_rule": _as_json(bn_layer_rule),
+            "rule": option_as_json(rule),
+            "rules": None if rules is None else pairs_of(rules),
+            "input_layer_rule": option_as_json(input_layer_rule),
+            "bn_layer_rule": option_as_json(bn_layer_rule),
             "until_layer_idx": None if until_layer_idx is None else int(until_layer_idx),
-            "until_layer_rule": _as_json(until_layer_rule),
-        } | {key: _as_json(value) for key, value in composite.options.items()}
+            "until_layer_rule": option_as_json(until_layer_rule),
+        } | {key: option_as_json(value) for key, value in composite.options.items()}
         self.options |= {key: value for key, value in given.items() if key not in self._fixed}
         self._not_negative = step_types.not_negative(self.graph)
         self._prepare()
@@ -168,7 +169,7 @@ class LRP(BackwardAnalyzer):
             raise ValueError(
                 f"expected until_layer_idx below {len(layers)}, received {index}; it is an index in model.layers"
             )
-        found = _ids_of(layers[: index + 1])
+        found = ids_of(layers[: index + 1])
         if not any(step.linear and id(step.model_layer) in found for step in self.graph.steps):
             raise ValueError(
                 f"expected until_layer_idx of a layer with weights or behind one, received {index}: up to "
@@ -182,7 +183,7 @@ class LRP(BackwardAnalyzer):
         by_type: dict[type, Rule] = {}
         if rules is None:
             return by_name, by_type
-        if not (isinstance(rules, Mapping) or _is_pairs(rules)) or not rules:
+        if not (isinstance(rules, Mapping) or is_pairs(rules)) or not rules:
             raise ValueError(
                 f"expected rules to be a dict from layer names or layer types to rules, received {rules!r}; such as "
                 "rules={'conv1': 'Flat', keras.layers.Dense: 'Epsilon'}"
@@ -192,10 +193,10 @@ class LRP(BackwardAnalyzer):
             rule = find_rule(f"rules[{getattr(key, '__name__', key)!r}]", value)
             if isinstance(key, str):
                 self.graph.tensor_after(key)  # raises for a name that is not there
-                named = [step for step in steps if _is_named(step, key)]
+                named = [step for step in steps if is_named(step, key)]
                 by_name |= {step.index: rule for step in named}
             else:
-                layer_type = _type_of(key, steps)
+                layer_type = type_of(key, steps)
                 named = (
                     [] if layer_type is None else [step for step in steps if isinstance(step.model_layer, layer_type)]
                 )
@@ -262,70 +263,6 @@ class LRP(BackwardAnalyzer):
 
 # The step types that have the rules of ``rule``, ``rules`` and a preset.
 _RULED = (step_types.KERNEL, step_types.NORMALIZATION)
-
-
-def _first(option: str, rule: Any) -> Any:
-    """A rule for the first layers, or bounds as a tuple."""
-    if not isinstance(rule, tuple | list):
-        return find_rule(option, rule)
-    if len(rule) != 2:
-        raise ValueError(
-            f"expected {option} to be a rule or (low, high), received {rule!r}; give one bound for each side"
-        )
-    return tuple(rule)
-
-
-def _is_pairs(rules: Any) -> bool:
-    """Whether these are rules as a file holds them."""
-    return isinstance(rules, list) and all(isinstance(pair, list) and len(pair) == 2 for pair in rules)
-
-
-def _pairs_of(rules: Any) -> list[list[Any]]:
-    """Rules as a file holds them: pairs of a layer's name, or of a type's name in a list, and a rule."""
-    pairs = rules.items() if isinstance(rules, Mapping) else rules
-    return [[[key.__name__] if isinstance(key, type) else key, _as_json(rule)] for key, rule in pairs]
-
-
-def _type_of(key: Any, steps: list[Step]) -> type | None:
-    """A layer type from itself, or from what a file holds of it, its name in a list; None if no layer is of it.
-
-    Raises:
-        ValueError: For anything else.
-    """
-    if isinstance(key, list) and len(key) == 1:
-        bases = (base for step in steps for base in type(step.model_layer).__mro__)
-        return next((base for base in bases if base.__name__ == key[0]), None)
-    if isinstance(key, type) and issubclass(key, keras.layers.Layer):
-        return key
-    raise ValueError(
-        f"expected layer names or layer types as keys of rules, received {key!r}; such as keras.layers.Dense"
-    )
-
-
-def _is_named(step: Step, name: str) -> bool:
-    """Whether a step is of the layer of this name, with or without the path of nested models before it."""
-    return name in (step.name, step.model_layer.name) or step.name.split("#")[0] == name
-
-
-def _ids_of(layers: list[Any]) -> set[int]:
-    """The ids of layers, those inside nested models too."""
-    found: set[int] = set()
-    for layer in layers:
-        found.add(id(layer))
-        if isinstance(layer, keras.Model):
-            found |= _ids_of(layer.layers)
-    return found
-
-
-def _as_json(value: Any) -> Any:
-    """An option as a file holds it: rules and arrays as JSON, whatever else as it is."""
-    if isinstance(value, Rule):
-        return as_json(value) or value
-    if isinstance(value, np.ndarray | np.generic):
-        return value.tolist()
-    if isinstance(value, dict):
-        return {key: _as_json(entry) for key, entry in value.items()}
-    return [_as_json(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
 def _named(name: str, preset: Preset) -> type[LRP]:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from ... import targets
-from ...batching import tensors_of
+from ...analysis.batching import tensors_of
 from ...checks import not_fitted, one_of
 from ...data.progress import Progress
 from ...graph import linear, propagation, step_types

@@ -79,7 +79,10 @@ def from_json(found: dict[str, Any], graph: ModelGraph, steps: list[Step]) -> Ex
             signal could be damped by them.
     """
     exponents = {int(tensor_id): int(exponent) for tensor_id, exponent in found.items()}
-    if exponents and exponents.keys() != {graph.output, *(tensor_id for step in steps for tensor_id in step.signal_inputs)}:
+    if exponents and exponents.keys() != {
+        graph.output,
+        *(tensor_id for step in steps for tensor_id in step.signal_inputs),
+    }:
         raise ValueError("expected the exponents of each tensor on the way, received those of others; fit again")
     within = all(abs(exponent) <= 100_000 for exponent in exponents.values())
     if exponents and not (within and all(_in_range(exponents, step) for step in steps)):

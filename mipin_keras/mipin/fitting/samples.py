@@ -288,5 +288,7 @@ class Samples:
 def _joined(parts: Sequence[tuple[Any, ...]]) -> tuple[Any, np.ndarray, np.ndarray, np.ndarray]:
     """Batches as one, and where in it each begins and ends."""
     bounds = np.cumsum([0, *(len(part[1]) for part in parts)])
-    x, samples, draws = parts[0] if len(parts) == 1 else (joined(each) for each in zip(*parts, strict=True))
-    return x, samples, draws, bounds
+    if len(parts) == 1:
+        return (*parts[0], bounds)
+    x, samples, draws = map(list, zip(*parts, strict=True))
+    return joined(x), np.concatenate(samples), np.concatenate(draws), bounds

@@ -12,12 +12,12 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .checks import integer, number
-from .data.inputs import Inputs, InputSpec, count, take
-from .graph import comparison, propagation
-from .graph.model_graph import ModelGraph
-from .graph.steps import stateful_layers
-from .targets import check_count
+from ..checks import integer, number
+from ..data.inputs import Inputs, InputSpec, count, take
+from ..graph import comparison, propagation
+from ..graph.model_graph import ModelGraph
+from ..graph.steps import stateful_layers
+from ..targets import check_count
 
 #: GiB that an analysis may take beside the model, unless told otherwise.
 MEMORY = 2.0
@@ -49,7 +49,9 @@ class Batching:
         """What the model takes: the names, shapes and dtypes of its inputs."""
         graph = self.graph
         names = graph.input_names
-        return Inputs([InputSpec(name, graph.shapes[n], graph.dtypes[n]) for name, n in zip(names, graph.inputs)])
+        return Inputs(
+            [InputSpec(name, graph.shapes[n], graph.dtypes[n]) for name, n in zip(names, graph.inputs, strict=True)]
+        )
 
     @property
     def _input_specs(self) -> list[tf.TensorSpec]:
@@ -159,9 +161,7 @@ class Batching:
 
     # Running over the batches
 
-    def _batched(
-        self, function: Callable, X: Any, neuron_selection: Any, batch_size: int, maps: bool = True
-    ) -> Any:
+    def _batched(self, function: Callable, X: Any, neuron_selection: Any, batch_size: int, maps: bool = True) -> Any:
         """What ``function`` makes of all samples: an array, or with ``maps`` the structure of X if it is one."""
         x, done = self._input(X), 0
         found: list[np.ndarray] = []

@@ -1,0 +1,1 @@
+"""How an analyzer runs over its samples, and explains the layers on the way."""
