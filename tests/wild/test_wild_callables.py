@@ -84,7 +84,10 @@ def test_methods_that_walk_say_what_to_do(name, kind):
 
 @pytest.mark.parametrize(
     "head",
-    ["softmax", pytest.param("sigmoid", marks=pytest.mark.xfail(strict=True, reason="rows that sum to 1 are said only"))],
+    [
+        "softmax",
+        pytest.param("sigmoid", marks=pytest.mark.xfail(strict=True, reason="rows that sum to 1 are said only")),
+    ],
 )
 def test_a_head_that_gives_probabilities_is_said(head):
     model = built(Net(head))

@@ -1,4 +1,4 @@
-"""analyzer.check(x): a report of what a careful person would try, and the comparison that every analyzer makes itself."""
+"""analyzer.check(x): what a careful person would try; and the comparison that every analyzer makes by itself."""
 
 import keras
 import numpy as np

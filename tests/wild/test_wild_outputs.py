@@ -7,8 +7,19 @@ import pytest
 from mipin_keras import create_analyzer, load_analyzer, targets
 from tests.networks import mlp, samples, with_weights
 from tests.wild.common import (
-    GRADIENTS, OURS, RULED, agree, by_tape, conserved, each, fitted, made, maps, tape, without_biases,
-)  # fmt: skip
+    GRADIENTS,
+    OURS,
+    RULED,
+    agree,
+    by_tape,
+    conserved,
+    each,
+    fitted,
+    made,
+    maps,
+    tape,
+    without_biases,
+)
 
 L = keras.layers
 X = samples((6,), 40)

@@ -1,4 +1,4 @@
-"""Images, of the kinds that people ask about in public threads: transfer learning, preprocessing, Grad-CAM, formats."""
+"""Images, of kinds that people ask about in public: transfer learning, preprocessing, Grad-CAM, formats."""
 
 import keras
 import numpy as np
@@ -8,8 +8,19 @@ import tensorflow as tf
 from mipin_keras import create_analyzer
 from tests.networks import balanced, samples, with_weights
 from tests.wild.common import (
-    FAMILIES, GRADIENTS, OURS, agree, by_tape, conserved, each, fitted, largest, made, maps, without_biases,
-)  # fmt: skip
+    FAMILIES,
+    GRADIENTS,
+    OURS,
+    agree,
+    by_tape,
+    conserved,
+    each,
+    fitted,
+    largest,
+    made,
+    maps,
+    without_biases,
+)
 
 L = keras.layers
 X = samples((8, 6, 3), 12)
@@ -163,11 +174,8 @@ def test_a_model_from_a_file(suffix, tmp_path):
     loaded = keras.models.load_model(tmp_path / f"model.{suffix}")
     for name in (*FAMILIES, "grad_cam"):
         agree(maps(name, loaded, X), maps(name, model, X), 1e-6)
-    agree(
-        create_analyzer("lrp.z", loaded, input_layer="block1_conv").analyze(X),
-        create_analyzer("lrp.z", model, input_layer="block1_conv").analyze(X),
-        1e-6,
-    )
+    found, wanted = (create_analyzer("lrp.z", m, input_layer="block1_conv").analyze(X) for m in (loaded, model))
+    agree(found, wanted, 1e-6)
 
 
 # 6. A new name for a layer changes no number; a wrong name is refused with those that there are.
@@ -210,7 +218,7 @@ def test_formats_of_images(name):
 @pytest.mark.parametrize("name", ["gradient", "lrp.epsilon", "deep_taylor", "mipin"])
 def test_channels_first_layers_are_refused_by_name(name):
     x = keras.Input((3, 8, 6))
-    y = L.GlobalAveragePooling2D(data_format="channels_first")(L.Conv2D(2, 3, data_format="channels_first", name="c")(x))
+    y = L.Flatten()(L.Conv2D(2, 3, data_format="channels_first", name="c")(x))
     with pytest.raises(ValueError, match="'c'.*channels_first.*channels_last"):
         made(name, keras.Model(x, L.Dense(2)(y)))
 
@@ -301,7 +309,8 @@ def test_logits_probabilities_and_how_it_was_compiled(name):
     probabilities.compile("adam", "categorical_crossentropy", metrics=["accuracy"])
     agree(maps(name, probabilities, X), wanted, 1e-6)
     predicted = probabilities.predict(X, verbose=0)
-    np.testing.assert_allclose(tf.nn.softmax(made("gradient", probabilities).logits(X)), predicted, rtol=1e-4, atol=1e-6)
+    found = tf.nn.softmax(made("gradient", probabilities).logits(X))
+    np.testing.assert_allclose(found, predicted, rtol=1e-4, atol=1e-6)
 
 
 # 13. A temperature before the softmax, as in calibration: the logits are those after it.

@@ -1,4 +1,4 @@
-"""Series and text, of the kinds that people ask about in public threads: recurrent layers, 1D convolutions, attention."""
+"""Series and text, of kinds that people ask about in public: recurrent layers, 1D convolutions, attention."""
 
 import keras
 import numpy as np
@@ -7,8 +7,18 @@ import pytest
 from mipin_keras import create_analyzer
 from tests.networks import samples, with_weights
 from tests.wild.common import (
-    FAMILIES, GRADIENTS, OURS, agree, by_tape, conserved, each, largest, made, maps, without_biases,
-)  # fmt: skip
+    FAMILIES,
+    GRADIENTS,
+    OURS,
+    agree,
+    by_tape,
+    conserved,
+    each,
+    largest,
+    made,
+    maps,
+    without_biases,
+)
 
 L = keras.layers
 X = samples((9, 2), 12)
@@ -194,7 +204,8 @@ def test_attention_over_the_steps(name, kind):
         y = L.LayerNormalization(epsilon=1e-6)(y + L.Dense(4)(L.Dropout(0.1)(L.Dense(5, activation="gelu")(y))))
         return L.GlobalAveragePooling1D()(y)
 
-    model, plain = classifier({"by operations": by_operations, "by layers": by_layers, "transformer": transformer}[kind])
+    bodies = {"by operations": by_operations, "by layers": by_layers, "transformer": transformer}
+    model, plain = classifier(bodies[kind])
     agree(maps(name, model, X[:4]), by_tape(name, largest(called(plain), X[:4]), X[:4]), 1e-4)
 
 

@@ -8,8 +8,18 @@ import tensorflow as tf
 from mipin_keras import create_analyzer, load_analyzer, targets
 from tests.networks import samples, with_weights
 from tests.wild.common import (
-    GRADIENTS, OURS, RULED, agree, by_tape, conserved, each, fitted, made, maps, without_biases,
-)  # fmt: skip
+    GRADIENTS,
+    OURS,
+    RULED,
+    agree,
+    by_tape,
+    conserved,
+    each,
+    fitted,
+    made,
+    maps,
+    without_biases,
+)
 
 L = keras.layers
 IMAGES = samples((8, 6, 2), 12)
@@ -103,7 +113,7 @@ def test_a_mask_of_each_sample_and_masks_that_are_none():
     model, plain = u_net(), u_net(None)
     for wrong, words in (
         (np.zeros((8, 6)), "mask.*True somewhere"),
-        (np.ones((6, 8), bool), r"mask.*\(8, 6\)|\(8, 6\).*mask"),
+        (np.ones((6, 8), bool), "6, 8,.*8, 6, 3.*mask"),
         (np.ones(3, bool), "mask"),
     ):
         with pytest.raises(ValueError, match=words):
