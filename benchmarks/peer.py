@@ -30,6 +30,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "lrp.alpha_beta": {"alpha": 2.0, "beta": 1.0},
     "lrp.sequential_preset_b_flat_until_idx": {"until_layer_idx": 2},
     "deep_taylor.bounded": {"low": 0.0, "high": 1.0},
+    "lrp.epsilon_gamma_box": {"low": 0.0, "high": 1.0},
     "pattern.net": {"verbose": 0},
     "pattern.attribution": {"verbose": 0},
 }

@@ -172,8 +172,9 @@ def check_finite(name: str, array: Any, entries: str, advice: str, *, offset: in
 
 def has_graph(model: Any) -> bool:
     """Whether the calls of a model can be read from its graph: a Sequential or functional one with Keras' own call."""
-    own_call = not getattr(type(model), "call", model).__module__.startswith("keras.")
-    return isinstance(model, keras.Sequential | keras.Function) and not own_call
+    if not isinstance(model, keras.Sequential | keras.Function):
+        return False
+    return getattr(type(model), "call", None).__module__.startswith("keras.")
 
 
 def check_graph(model: Any, what: str) -> None:

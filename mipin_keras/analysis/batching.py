@@ -83,8 +83,11 @@ class Batching:
     def _sample_bytes(self, X: Any) -> int:
         """Bytes of all that the network makes of one sample of ``X``."""
         shapes = tuple(self.graph.shapes[n] for n in self.graph.inputs)
-        if len(shapes) == 1 and None in shapes[0] and len(given := tuple(np.shape(X)[1:])) == len(shapes[0]):
-            shapes = (given,)
+        if len(shapes) == 1 and None in shapes[0]:
+            # What is no array is not read for this.
+            given = tuple(np.shape(X) if isinstance(X, list | tuple) else getattr(X, "shape", ()))[1:]
+            if len(given) == len(shapes[0]) and all(w in (None, g) for w, g in zip(shapes[0], given, strict=True)):
+                shapes = (given,)
         if shapes not in self._sizes:
             wide = any(getattr(step.layer, "compute_dtype", None) == "float64" for step in self.graph.steps)
             self._sizes[shapes] = (8 if wide else 4) * self._values_made(shapes)

@@ -60,8 +60,8 @@ class GraphExplanation(Batching):
         for tensor_id, start in zip(self.graph.inputs, ends, strict=False):
             if start != tensor_id:
                 warnings.warn(
-                    f"expected a floating-point input, received {names.get(tensor_id)!r} of dtype "
-                    f"{self.graph.dtypes[tensor_id]}, which has no gradient; the explanation goes down to the output "
+                    f"expected an input with a gradient, received {names.get(tensor_id)!r} of dtype "
+                    f"{self.graph.dtypes[tensor_id]}, which has none here; the explanation goes down to the output "
                     f"of {names.get(start, 'a step behind it')!r}, {batch_shape(self.graph.shapes[start])}: give it as "
                     "input_layer= to say so yourself",
                     UserWarning,

@@ -18,7 +18,8 @@ from ..data.inputs import count
 from ..graph import propagation, step_types
 from ..graph.explained import TargetValue
 from ..graph.model_graph import Step
-from .tables import Entry, PerGate, PerStep, Rule, output_times_gradient
+from ..graph.propagation import StepTrace
+from .tables import Entry, PerGate, PerStep, Rule
 
 # What the option ``activations`` of the methods for ReLU networks may be.
 ACTIVATIONS = ("relu", "any")
@@ -81,7 +82,7 @@ class BackwardAnalyzer(Analyzer):
     def rule(self, step: Step) -> Rule | None:
         """The rule of a step; None where the method is not defined for it."""
         if isinstance(step.layer, TargetValue):
-            return output_times_gradient
+            return self.of_target
         entry = self._table.get(step_types.of(step) or "")
         if isinstance(entry, PerStep):
             return entry.make(step)
@@ -101,6 +102,16 @@ class BackwardAnalyzer(Analyzer):
             shares: Likewise: the weight of each neuron.
         """
         return logits * shares
+
+    @staticmethod
+    def of_target(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The rule of the step that makes a target's value: where the walk starts, at the outputs it is made of.
+
+        Each output times the target's gradient, for its value: for a weighted
+        sum of outputs, its terms.
+        """
+        gradients = trace.vjp(tf.ones_like(trace.output))
+        return tuple(x * tf.cast(part, x.dtype) for x, part in zip(trace.inputs, gradients, strict=True))
 
     def finish(self, signal: tf.Tensor, start: tf.Tensor) -> tf.Tensor:
         """The map, from the signal that arrived and the tensor that it arrived at."""

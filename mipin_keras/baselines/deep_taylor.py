@@ -78,6 +78,13 @@ class DeepTaylor(ReLUAnalyzer):
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(logits) * shares
 
+    @staticmethod
+    def of_target(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The outputs above 0 that raise the target, times its gradient: the decomposition is of positive values."""
+        gradients = trace.vjp(tf.ones_like(trace.output))
+        pairs = zip(trace.inputs, gradients, strict=True)
+        return tuple(tf.nn.relu(x) * tf.nn.relu(tf.cast(part, x.dtype)) for x, part in pairs)
+
     @property
     def table(self) -> Mapping[str, Entry]:
         return {

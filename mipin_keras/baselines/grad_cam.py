@@ -27,14 +27,15 @@ class GradCAM(BackwardAnalyzer):
     """Grad-CAM (Selvaraju et al. 2017): ReLU of the sum of a layer's channels, each weighted by its mean gradient.
 
     Args:
-        model, neuron_selection_mode, output_layer: See
+        model, neuron_selection_mode, output_layer, output, target: See
             :class:`mipin_keras.Analyzer`.
         layer: Name of the layer whose feature map is weighted. None for the
             last convolution's whose map has more than one position and does
             not lead to a gate only, after its normalisation, activation and
             sum with a shortcut, and before any pooling.
         resize: Whether the map is resized to the input, linearly; then each
-            channel of the input has the same map. If not, a map has the
+            channel of the input has the same map; of tokens, which have no
+            channels, each token one value. If not, a map has the
             feature map's shape ``(n, *spatial)``.
 
     Raises:
@@ -91,7 +92,14 @@ class GradCAM(BackwardAnalyzer):
     def _image(self) -> tuple[int | None, ...]:
         """The shape of the input that has the axes of the feature map; of the first one where none has."""
         features, shapes = self.graph.shapes[self._feature], [self.graph.shapes[n] for n in self.graph.inputs]
-        return next((shape for shape in shapes if len(shape) == len(features)), shapes[0])
+        found = next((shape for shape in shapes if len(shape) == len(features)), None)
+        return (*shapes[0], 1) if found is None and self._of_tokens_only else found or shapes[0]
+
+    @property
+    def _of_tokens_only(self) -> bool:
+        """Whether the input has no channels, as tokens have none, but as many axes else as the feature map."""
+        rank = len(self.graph.shapes[self._feature])
+        return all(len(self.graph.shapes[n]) == rank - 1 and not self.graph.floating(n) for n in self.graph.inputs)
 
     def _check_reducible(self) -> None:
         if not self.resize:
@@ -128,7 +136,7 @@ class GradCAM(BackwardAnalyzer):
             found = tf.tensordot(found, matrix, [[axis], [1]])  # the new axis comes out last
             order = [*range(axis), len(spatial), *range(axis, len(spatial))]
             found = tf.transpose(found, order)
-        return tf.repeat(found[..., None], sizes[-1], axis=-1)
+        return found if self._of_tokens_only else tf.repeat(found[..., None], sizes[-1], axis=-1)
 
 
 def last_feature_map(graph: ModelGraph) -> int:

@@ -19,15 +19,6 @@ def vjp(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...
     return trace.vjp(signal)
 
 
-def output_times_gradient(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-    """Where a walk starts that explains a target: each output times the target's gradient, for its value.
-
-    For a target that is a weighted sum of outputs, these are its terms.
-    """
-    gradients = trace.vjp(tf.ones_like(trace.output))
-    return tuple(x * tf.cast(part, x.dtype) for x, part in zip(trace.inputs, gradients, strict=True))
-
-
 def pass_through(step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor:
     """The rule that leaves the signal as it is."""
     return signal

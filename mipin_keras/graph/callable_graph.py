@@ -166,8 +166,8 @@ class CallableGraph(ModelGraph):
             outputs: Shape ``(n, units)``.
         """
         within = bool((outputs >= 0).all() and (outputs <= 1).all())
-        sums = outputs.shape[1] == 1 or bool((np.abs(outputs.sum(axis=1) - 1) < 1e-3).all())
-        if self.target is None and within and sums:
+        sums = bool((np.abs(outputs.sum(axis=1) - 1) < 1e-3).all())
+        if self.target is None and within and (sums or outputs.size >= 8):
             warnings.warn(
                 f"expected logits, received outputs of {self.steps[0].name!r} that look like probabilities: a softmax "
                 "or sigmoid at the end of a model without a graph cannot be left off; explain the function that gives "

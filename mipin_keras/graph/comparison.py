@@ -11,6 +11,7 @@ import tensorflow as tf
 from . import propagation
 from .callable_graph import CallableGraph
 from .model_graph import ModelGraph
+from .reading import structure_of
 from .steps import kept_states
 
 
@@ -18,7 +19,7 @@ def called(graph: ModelGraph, x: tuple[tf.Tensor, ...]) -> list[tf.Tensor]:
     """The model's own outputs, flattened, called as its user calls it at inference."""
     if isinstance(graph, CallableGraph):
         return propagation.model_outputs(graph, x)
-    structure = getattr(graph.model, "input", None)
+    structure = structure_of(graph.model, "input")
     given = x[0] if len(x) == 1 and not isinstance(structure, dict) else keras.tree.pack_sequence_as(structure, list(x))
     with kept_states(graph.model):
         return keras.tree.flatten(graph.model(given, training=False))

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from .reading import Reader
+from .reading import Reader, structure_of
 from .steps import Step, TensorId
 
 _L = keras.layers
@@ -178,7 +178,7 @@ def append(reader: Reader, target: Target, ends: Sequence[int], heads: Sequence[
             layer = _WeightedSum(weights, target.name)
             found = reader.add(layer, reader.unique(target.name), True, [ends[0]], spec, read)
         return found
-    output = None if model is None or target.of_logits else getattr(model, "output", None)
+    output = None if model is None or target.of_logits else structure_of(model, "output")
     # A model of one output in a list gives a tensor, one of a dict a dict.
     structure = output if isinstance(output, dict) or len(ends) > 1 else None
     value = TargetValue(target, heads, structure)

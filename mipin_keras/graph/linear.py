@@ -179,8 +179,7 @@ def linear_part(layer: Any, wide: bool = False) -> LinearPart:
         layer: The layer.
         wide: Whether it is in float32 for a layer that computes in less.
     """
-    dtype = layer.compute_dtype
-    dtype = "float32" if wide and dtype in ("float16", "bfloat16") else dtype
+    dtype = "float32" if wide and "16" in layer.compute_dtype else layer.compute_dtype
     if not isinstance(layer, _L.BatchNormalization):
         kernel = tf.cast(layer.kernel, dtype)
         bias = tf.cast(layer.bias, dtype) if layer.use_bias else tf.zeros((), dtype)

@@ -10,10 +10,16 @@ import keras
 
 from ..checks import check_model, one_of
 from . import activations, explained
-from .reading import Reader
+from .reading import Reader, structure_of
 from .steps import Step, TensorId
 
 __all__ = ["ModelGraph", "Step", "TensorId"]
+
+# Layers that take their input for whole numbers, whatever its dtype.
+_LOOKUPS = (
+    keras.layers.Embedding, keras.layers.CategoryEncoding, keras.layers.Discretization, keras.layers.Hashing,
+    keras.layers.IntegerLookup, keras.layers.HashedCrossing,
+)  # fmt: skip
 
 
 class ModelGraph:
@@ -105,7 +111,7 @@ class ModelGraph:
     @property
     def input_names(self) -> list[str]:
         """The names of the model's inputs: the keys of a dict, or else the names of its input tensors."""
-        given = getattr(self.model, "input", None)
+        given = structure_of(self.model, "input")
         return sorted(given) if isinstance(given, dict) else [tensor.name for tensor in self.model.inputs]
 
     def _wanted(self, output_layer: str | None, output: Any, target: explained.Target | None) -> list[int]:
@@ -222,12 +228,16 @@ class ModelGraph:
         return tuple(found)
 
     def first_floating(self, tensor_id: int) -> int:
-        """Id of the tensor itself if it is floating, or of the first floating one that is made of it alone.
+        """Id of the tensor itself if it has a gradient, or of the first floating one that is made of it alone.
+
+        What is not floating has none, nor what is only looked up in tables.
 
         Raises:
             ValueError: If there is none before other tensors join.
         """
-        if self.floating(tensor_id):
+        readers = [step for step in self.steps if tensor_id in step.inputs]
+        looked_up = bool(readers) and all(isinstance(step.layer, _LOOKUPS) for step in readers)
+        if self.floating(tensor_id) and not looked_up:
             return tensor_id
         made = {tensor_id}
         for step in self.steps:
@@ -275,7 +285,7 @@ class ModelGraph:
 
 def output_names(model: keras.Model) -> list[str]:
     """The names of a model's outputs: the keys of a dict, or else of the layers that make them, each once."""
-    made = getattr(model, "output", None)
+    made = structure_of(model, "output")
     if isinstance(made, dict):
         return sorted(made)
     names = list(getattr(model, "output_names", []))

@@ -95,6 +95,8 @@ def forward_with_traces(
 def _trace(step: Step, tensors: Mapping[int, tf.Tensor]) -> StepTrace:
     ids = step.signal_inputs
     inputs = tuple(tensors[tensor_id] for tensor_id in ids)
+    if getattr(step.layer, "compute_dtype", "") == "float32":  # so that its gradient is not rounded to float16 below it
+        inputs = tuple(wide(tensor, tensor) for tensor in inputs)
     if linear.normalizes_plainly(step.layer):
         output, factor = linear.normalized(step.layer, inputs[0])
         return StepTrace(inputs, output, lambda signal: (wide(signal, output) * wide(factor, output),))

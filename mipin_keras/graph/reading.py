@@ -111,7 +111,7 @@ class Reader:
                 for tensor, one in zip(keras.tree.flatten(given), keras.tree.flatten(mask), strict=True)
                 if one is not None
             }
-        if isinstance(given, dict) and not isinstance(getattr(model, "input", None), dict):
+        if isinstance(given, dict) and not isinstance(structure_of(model, "input"), dict):
             # Keras goes by the names of the inputs here, and flattens a dict in the order of its keys elsewhere.
             given = [given[tensor.name] for tensor in model.inputs]
         found = keras.tree.flatten(given)
@@ -145,6 +145,8 @@ class Reader:
                 f"expected a model as it was trained, received layer {name!r} quantized to "
                 f"{layer.quantization_mode!r}; explain the model before quantize()"
             )
+        if type(layer) is keras.layers.TimeDistributed and isinstance(layer.layer, keras.layers.Dense):
+            layer = layer.layer  # which does the same to each step by itself
         if id(layer) not in self._parts:  # a shared layer has one set of them
             self._parts[id(layer)] = separable.linear_steps(layer)
         parts = self._parts[id(layer)]
@@ -237,6 +239,22 @@ class Reader:
             unique = f"{name}#{count}"
         self.names.add(unique)
         return unique
+
+
+def structure_of(model: Any, which: str) -> Any:
+    """The structure of a model's inputs or outputs as it was built: a Keras tensor, or a list or dict of them.
+
+    Args:
+        model: The model.
+        which: ``"input"`` or ``"output"``.
+
+    Returns:
+        None for a Sequential model that was never called, which has one of each.
+    """
+    try:
+        return getattr(model, which)
+    except (AttributeError, ValueError):  # the one or the other, by the version of Keras
+        return None
 
 
 class _StandIn(keras.Operation):

@@ -139,6 +139,11 @@ class InnvestigateAnalyzer(Analyzer):
         **options: Any,
     ):
         super().__init__(model, neuron_selection_mode=neuron_selection_mode, output_layer=output_layer)
+        if len(self.graph.inputs) > 1:
+            raise ValueError(
+                f"{self.name!r} expected a model with one input, received one with {len(self.graph.inputs)}; take "
+                f"our own {self.name.removeprefix(PREFIX)!r}, or explain a part of the model that has one"
+            )
         check_options(self.name, options, self.known_options())
         # Lists and Python's numbers, as JSON has them: the options from a file then equal those given.
         self.options |= {key: _for_json(value) for key, value in options.items()}

@@ -48,18 +48,16 @@ class MIPIN(Explanation):
             largest logit's, behind a sigmoid each whose logit is above 0, and
             with a target the samples whose target is.
         ridge: λ of Eq. 6, added to the unnormalised centred Gram.
-        forward_relu: False gives the global explanation of section 4.2,
-            without the masks that adapt it to a sample.
+        forward_relu: False gives the global explanation of section 4.2, without masks.
         mask_input: Whether the mask [X ≠ 0] acts where the explanation ends
             too. None: at an ``input_layer`` and not at the pixels, as in the
             paper; never without ``forward_relu``.
-        conv_solver: ``"closed_form"``, or ``"trained"`` with ``epochs`` of
-            Adam as in the paper.
+        conv_solver: ``"closed_form"``, or ``"trained"`` with ``epochs`` of Adam.
         merge: How a tensor that several layers read is put together from what
             each one's inverse makes of it: ``"channel"`` weighs them channel
             by channel, ``"full"`` takes all channels of each for every
             channel, which knows more and takes more time and memory.
-        epochs: For ``conv_solver="trained"``; the paper's 20.
+        epochs: For ``conv_solver="trained"``; 20 as in the paper.
         finetune_epochs: After the fit of the layers, train all inverses of a
             class together for so many epochs of Adam: the paper's overall
             objective min ||X - g_1(g_2(... g_L(Y)))||², which Algorithm 1
@@ -116,8 +114,8 @@ class MIPIN(Explanation):
         )
         if target is not None and classes is not None:
             raise ValueError(
-                f"expected one of target and classes, which say what is explained, received both: {target!r} and "
-                f"{classes!r}; with a target there is one quantity to fit: leave classes out"
+                f"expected one of target and classes, received {target!r} and {classes!r}; a target is one quantity, "
+                "for which classes is left out"
             )
         samples = one_of("samples", samples, SAMPLES)
         conv_solver = one_of("conv_solver", conv_solver, CONV_SOLVERS)
@@ -187,8 +185,7 @@ class MIPIN(Explanation):
                 ``tf.data.Dataset``, a ``keras.utils.PyDataset``, a function
                 that returns an iterator of batches, or an endless generator
                 with ``steps``.
-            y: Labels, as Keras' own fit takes them; not used. An int in this
-                position is the ``batch_size``, as in iNNvestigate.
+            y: Labels, not used. An int here is the ``batch_size``, as in iNNvestigate.
             batch_size: Samples a batch, where ``X`` is an array.
             steps: Batches a pass.
             classes: Fit these, and keep the others that are fitted; None for
@@ -208,9 +205,6 @@ class MIPIN(Explanation):
                 ``finetune_epochs``, each class one. The loss is the mean
                 squared error; there is no validation data.
             verbose: Instead of the analyzer's.
-
-        Returns:
-            The analyzer.
 
         Raises:
             TypeError, ValueError: See :class:`mipin_keras.data.batches.Batches` and

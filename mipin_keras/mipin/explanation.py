@@ -47,8 +47,7 @@ class Explanation(Analyzer):
     ) -> np.ndarray:
         """What of ``X`` the explained logit still knows: S = g(Y_c), masked (section 3.2).
 
-        Args, Returns, Raises: As :meth:`analyze`; where several neurons are
-        explained at once, the mean of their source signals.
+        Args, Returns, Raises: As :meth:`analyze`; of several neurons at once, the mean of their source signals.
         """
         most = self._batch_size(X, batch_size, memory)
         return self._maps(self._source_signal, X, neuron_selection, most, reduce)
@@ -63,8 +62,8 @@ class Explanation(Analyzer):
 
     def _at_starts(self, found: dict[int, np.ndarray], n: int) -> Any:
         """What arrived where the explanation ends: an array, of several inputs a tuple; zeros where nothing did."""
-        zeros = (np.zeros((n, *self.graph.shapes[start]), np.float32) for start in self.starts)
-        parts = tuple(found.get(start, nothing) for start, nothing in zip(self.starts, zeros, strict=True))
+        shapes = self.graph.shapes
+        parts = tuple(found[s] if s in found else np.zeros((n, *shapes[s]), np.float32) for s in self.starts)
         return parts[0] if len(parts) == 1 else parts
 
     def _analyze_layers(
@@ -149,13 +148,12 @@ class Explanation(Analyzer):
 
     def completeness_residual(
         self, X: Any, maps: list[np.ndarray], neuron_selection: Any = None
-    ) -> tuple[float, float | None, str]:
-        """The APC (Eq. 10): how the explained value changes where the input is the source signal."""
-        sources = self.source_signal(X, neuron_selection)
-        if self.options["input_layer"] is not None or tuple(self.starts) != tuple(self.graph.inputs):
-            n = len(maps[0])
-            return float("nan"), None, f"APC is of the model's input; the {n} maps end at a layer behind it"
+    ) -> tuple[float, float | None, str] | None:
+        """The APC (Eq. 10), where the explanation goes down to the input: how far the source signal keeps the logit."""
+        if self.starts != self.graph.inputs:
+            return None
         shares = self.select(self.logits(X), neuron_selection)
+        sources = self.source_signal(X, neuron_selection)
         here, there = ((self.logits(given) * shares).sum(axis=1) for given in (X, sources))
         apc = float(np.mean(np.abs(here - there) / np.maximum(np.abs(here), 1e-30)))
         return apc, None, "APC (Eq. 10): the mean of |logit of x - logit of its source signal| / |logit of x|"
@@ -175,9 +173,8 @@ class Explanation(Analyzer):
 
         Args:
             unit: A fitted class.
-            outputs: None for the source signal where the explanation ends;
-                ``"all"`` for a dict of those at every layer on the way, by
-                the names that :meth:`analyze_layers` gives.
+            outputs: None for the source signal where the explanation ends; ``"all"`` for a dict of those
+                at every layer on the way, by the names that :meth:`analyze_layers` gives.
 
         Raises:
             NotFittedError: Before a fit, for a class that was not fitted, and
@@ -327,7 +324,7 @@ class Explanation(Analyzer):
 
 
 def _reads_all_channels(about: dict[str, Any]) -> bool:
-    """Whether a file is of a version that read all channels where a head reads one."""
+    """Whether a file is of a version that read all channels where a head reads one now."""
     if about.get("channels", 1) != 1:
         raise ValueError(f"expected a fit that reads one channel, received one of {about['channels']!r}; fit again")
     return "channels" not in about

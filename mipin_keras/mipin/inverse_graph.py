@@ -11,6 +11,7 @@ import tensorflow as tf
 from ..graph import step_types
 from ..graph.model_graph import ModelGraph, Step
 from .inverse import Inverse, make_inverse
+from .layers.indexing import DisjointInverse
 from .layers.merge import FanOutInverse
 
 
@@ -88,13 +89,17 @@ def inverse_graph(graph: ModelGraph, starts: tuple[int, ...], options: dict[str,
     nodes: list[Node] = []
     problems: list[str] = []
 
+    carried: dict[int, list[Inverse]] = {}
+
     def meet(tensor_id: int, name: str) -> None:
         if arrivals[tensor_id] > 1:
             try:
-                inverse = FanOutInverse(graph.shapes[tensor_id], arrivals[tensor_id], name, **options)
+                inverse: Inverse = FanOutInverse(graph.shapes[tensor_id], arrivals[tensor_id], name, **options)
             except ValueError as problem:
                 problems.append(str(problem))
                 return
+            if DisjointInverse.fits(carried.get(tensor_id, [])):
+                inverse = DisjointInverse(graph.shapes[tensor_id])
             index = len(graph.steps) + tensor_id
             nodes.append(Node(index, f"{name}/merge", "fan-out", inverse, None, tensor_id, (tensor_id,)))
 
@@ -110,7 +115,10 @@ def inverse_graph(graph: ModelGraph, starts: tuple[int, ...], options: dict[str,
             continue
         gets = inverse.carries(step.signal_inputs)
         inputs = tuple(tensor_id if tensor_id in on_the_way else None for tensor_id in gets)
-        arrivals.update(tensor_id for tensor_id in inputs if tensor_id is not None)
+        for tensor_id in inputs:
+            if tensor_id is not None:
+                arrivals[tensor_id] += 1
+                carried.setdefault(tensor_id, []).append(inverse)
         nodes.append(Node(step.index, step.name, type(step.layer).__name__, inverse, step, step.output, inputs))
     names = {step.output: step.name for step in graph.steps}
     for i, start in enumerate(starts):

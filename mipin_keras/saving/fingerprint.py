@@ -21,7 +21,7 @@ import tensorflow as tf
 
 from ..graph import activations
 from ..graph.model_graph import ModelGraph, Step, TensorId
-from .held_weights import is_keras_variable
+from .held_weights import is_keras_variable, variables
 
 # The libraries whose functions and classes are hashed by their names, not by their code.
 _LIBRARIES = frozenset({"builtins", "functools", "keras", "math", "numpy", "operator", "tensorflow", "tf_keras"})
@@ -56,35 +56,6 @@ def fingerprint(graph: ModelGraph) -> dict[str, str]:
         weights.update(repr((array.shape, array.dtype.str)).encode())
         weights.update(array.reshape(-1).view(np.uint8).data)
     return structure(graph) | {"weights": weights.hexdigest()}
-
-
-def variables(graph: ModelGraph) -> list[Any]:
-    """The variables that a model's outputs depend on: its weights, and those that a user's layer hides from Keras.
-
-    Returns:
-        Keras variables, those of ``model.weights`` first, and TensorFlow's.
-    """
-    found = {id(variable): variable for variable in graph.model.weights}
-    own = {id(variable.value) for variable in found.values()}
-    visited: set[int] = set()
-
-    def visit(value: Any) -> None:
-        if id(value) in visited:
-            return
-        visited.add(id(value))
-        if is_keras_variable(value) or isinstance(value, tf.Variable):
-            if id(value) not in own and id(getattr(value, "value", None)) not in own:
-                found.setdefault(id(value), value)
-        elif isinstance(value, keras.layers.Layer):
-            for attribute in list(vars(value).values()):
-                visit(attribute)
-        elif isinstance(value, list | tuple | dict):
-            for entry in value.values() if isinstance(value, dict) else value:
-                visit(entry)
-
-    for step in graph.all_steps:
-        visit(step.model_layer)
-    return list(found.values())
 
 
 def structure(graph: ModelGraph) -> dict[str, str]:

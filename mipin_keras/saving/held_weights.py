@@ -11,6 +11,8 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from ..graph.model_graph import ModelGraph
+
 _to_dlpack = tf.experimental.dlpack.to_dlpack
 _pointer = ctypes.pythonapi.PyCapsule_GetPointer
 _pointer.restype = ctypes.c_void_p
@@ -94,3 +96,32 @@ def _address(tensor: tf.Tensor) -> int | None:
 def _hash(tensor: tf.Tensor) -> str:
     array = np.ascontiguousarray(keras.ops.convert_to_numpy(tensor))
     return hashlib.blake2b(array.reshape(-1).view(np.uint8).data, digest_size=16).hexdigest()
+
+
+def variables(graph: ModelGraph) -> list[Any]:
+    """The variables that a model's outputs depend on: its weights, and those that a user's layer hides from Keras.
+
+    Returns:
+        Keras variables, those of ``model.weights`` first, and TensorFlow's.
+    """
+    found = {id(variable): variable for variable in graph.model.weights}
+    own = {id(variable.value) for variable in found.values()}
+    visited: set[int] = set()
+
+    def visit(value: Any) -> None:
+        if id(value) in visited:
+            return
+        visited.add(id(value))
+        if is_keras_variable(value) or isinstance(value, tf.Variable):
+            if id(value) not in own and id(getattr(value, "value", None)) not in own:
+                found.setdefault(id(value), value)
+        elif isinstance(value, keras.layers.Layer):
+            for attribute in list(vars(value).values()):
+                visit(attribute)
+        elif isinstance(value, list | tuple | dict):
+            for entry in value.values() if isinstance(value, dict) else value:
+                visit(entry)
+
+    for step in graph.all_steps:
+        visit(step.model_layer)
+    return list(found.values())

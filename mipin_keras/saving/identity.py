@@ -10,7 +10,7 @@ import tensorflow as tf
 from ..checks import NotFittedError
 from ..graph.model_graph import ModelGraph
 from . import fingerprint, probe
-from .held_weights import HeldWeights
+from .held_weights import HeldWeights, variables
 
 
 class ModelIdentity:
@@ -27,7 +27,7 @@ class ModelIdentity:
 
     def __init__(self, graph: ModelGraph):
         self._graph = graph
-        self.weights = HeldWeights(fingerprint.variables(graph))
+        self.weights = HeldWeights(variables(graph))
         self.fingerprint = fingerprint.fingerprint(graph)
         self.probe = probe.probe(graph)
         # LoRA is Keras' own way to give a layer other variables, and leaves the old ones as they are. Every call checks
@@ -65,7 +65,7 @@ class ModelIdentity:
             NotFittedError: If something has changed.
         """
         self.check()
-        own = fingerprint.variables(self._graph)
+        own = variables(self._graph)
         if len(own) != len(self.weights.variables) or any(map(operator.is_not, own, self.weights.variables)):
             raise NotFittedError(
                 "expected the model as it was fitted, received one with other variables than when it was fitted, "

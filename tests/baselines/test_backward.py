@@ -1,5 +1,6 @@
 """What all methods that walk back share: refusals, which output is explained, tensors read often, dtypes, traces."""
 
+import contextlib
 import itertools
 import re
 
@@ -40,11 +41,29 @@ def tape(model, x, shares):
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((name, "int32") for name in WALKERS), ("gradient", "uint8"), ("gradient", "bool")]
 )
-def test_a_model_of_integers_is_refused(name, dtype):
-    x = keras.Input((6,), dtype=dtype)
-    y = L.Dense(3)(L.Flatten()(L.Conv1D(4, 2)(L.Embedding(10, 5)(x))))
-    with pytest.raises(ValueError, match=f"'{name}' expected a model with a floating-point input.*dtype {dtype}"):
-        made(name, keras.Model(x, y))
+def test_a_model_of_integers_is_explained_at_the_first_floating_tensor(name, dtype):
+    """As if the part of the model behind the embedding were the model; and it says so."""
+    x, vectors = keras.Input((6,), dtype=dtype), keras.Input((6, 5))
+    embedding = L.Embedding(10, 5, name="table")
+    layers = [L.Conv1D(4, 2, activation="relu"), L.Flatten(), L.Dense(3)]
+    ends = []
+    for y in (embedding(x), vectors):
+        for layer in layers:
+            y = layer(y)
+        ends.append(y)
+    whole, part = keras.Model(x, ends[0]), keras.Model(vectors, ends[1])
+    tokens = (np.arange(18).reshape(3, 6) % 7 > 3 if dtype == "bool" else np.arange(18).reshape(3, 6) % 7).astype(dtype)
+    options = {} if name != "grad_cam" else {"resize": False}
+    with contextlib.nullcontext() if name == "grad_cam" else pytest.warns(UserWarning, match="'table'.*6, 5"):
+        analyzer = made(name, whole, **options)
+    found = analyzer.fit(tokens, verbose=0).analyze(tokens)
+    inside = embedding(tokens).numpy()
+    wanted = made(name, part, **options).fit(inside, verbose=0).analyze(inside)
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    if name == "grad_cam":
+        assert made(name, whole).analyze(tokens).shape == tokens.shape  # one value a token
+    else:
+        np.testing.assert_allclose(analyzer.analyze(tokens, reduce="sum"), wanted.sum(-1), rtol=1e-4, atol=1e-6)
 
 
 @keras.saving.register_keras_serializable("tests")

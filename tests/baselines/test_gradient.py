@@ -329,7 +329,7 @@ def test_no_more_points_at_once_than_the_batch_size(name, option, n, batch_size,
     monkeypatch.setattr(
         analyzer,
         "_summed",
-        lambda x, shares, group: sizes.append(len(x) * len(group)) or (2.0 * x, tf.constant(True)),
+        lambda x, shares, group: sizes.append(len(x) * len(group)) or ([2.0 * x], tf.constant(True)),
     )
     monkeypatch.setattr(analyzer, "_traced", None)
     monkeypatch.setattr(analyzer, "_logits", lambda x: logits.append(len(x)) or tf.eye(len(x), 4))

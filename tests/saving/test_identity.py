@@ -13,7 +13,7 @@ from mipin_keras import NotFittedError, create_analyzer, load_analyzer
 from mipin_keras.baselines.lrp.input_bounds import InputBounds
 from mipin_keras.graph.model_graph import ModelGraph
 from mipin_keras.graph.step_types import first_kernel_steps
-from mipin_keras.saving import fingerprint
+from mipin_keras.saving import fingerprint, held_weights
 from tests.networks import NEEDED, close, cnn, mlp, samples, with_weights
 
 L = keras.layers
@@ -299,7 +299,7 @@ def own_inverse(monkeypatch):
 
 def test_a_variable_that_keras_does_not_list_belongs_to_the_model(own_inverse, tmp_path):
     model = keeping()
-    assert [v.name for v in fingerprint.variables(ModelGraph(model))[len(model.weights) :]] == ["Variable:0"]
+    assert [v.name for v in held_weights.variables(ModelGraph(model))[len(model.weights) :]] == ["Variable:0"]
     analyzer = made("mipin", model).fit(X)
     path = analyzer.save(tmp_path / "fit.npz")
     model.layers[1].own[0].assign(-3.0)
