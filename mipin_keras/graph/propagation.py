@@ -120,9 +120,14 @@ def _trace(step: Step, tensors: Mapping[int, tf.Tensor]) -> StepTrace:
     return StepTrace(inputs, linear.with_bias(step.layer, made) if step.linear else made, vjp)
 
 
+def wide_dtype(tensor: tf.Tensor) -> tf.DType:
+    """A tensor's dtype, or float32 where that is of half precision: signals are as wide as that at least."""
+    return tf.float32 if tensor.dtype.size < 4 else tensor.dtype
+
+
 def wide(tensor: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
-    """In float32 where ``like`` is of half precision: signals are as wide as that at least."""
-    return tf.cast(tensor, tf.float32 if like.dtype.size < 4 else like.dtype)
+    """A tensor in the :func:`wide_dtype` of ``like``."""
+    return tf.cast(tensor, wide_dtype(like))
 
 
 def _in_range(pulled: Callable[[tf.Tensor], tuple[tf.Tensor, ...]]) -> Callable[[tf.Tensor], tuple[tf.Tensor, ...]]:

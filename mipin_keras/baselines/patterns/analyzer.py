@@ -118,11 +118,11 @@ class PatternNet(ReLUAnalyzer):
         return pattern
 
     def _through_pattern(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        part = statistics.linear_part(step, trace.output.dtype)
+        part = statistics.linear_part(step, propagation.wide_dtype(trace.output), wide=True)
         pattern = tf.constant(self.patterns[step.index], part.kernel.dtype)
         x = tuple(tf.cast(one, part.kernel.dtype) for one in trace.inputs)
         _, back = part.with_adjoint(x, self.direction(part.kernel, pattern))
-        return back(tf.cast(signal, trace.output.dtype))
+        return back(tf.cast(signal, part.kernel.dtype))
 
     def _through_factor(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor:
         """A neuron that reads one number has the pattern 1 / w."""

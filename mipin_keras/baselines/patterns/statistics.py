@@ -26,14 +26,14 @@ def is_known(step: Step) -> bool:
     return step.linear or (aligned and step.output_shape[-1] is not None)
 
 
-def linear_part(step: Step, dtype: Any) -> LinearPart:
+def linear_part(step: Step, dtype: Any, wide: bool = False) -> LinearPart:
     """A step with patterns to learn as ``apply(x, kernel) + bias``; ``x`` is a tuple of its different inputs.
 
-    A merge's neuron is one channel: its kernel has the shape ``(different
+    In float32 at least with ``wide``. A merge's neuron is one channel: its kernel has the shape ``(different
     inputs, channels)``.
     """
     if step.linear:
-        part = linear.linear_part(step.layer)
+        part = linear.linear_part(step.layer, wide)
         return part._replace(apply=lambda x, kernel: part.apply(x[0], kernel))
     kernel = tf.tile(tf.constant(linear.coefficients(step), dtype)[:, None], [1, step.output_shape[-1]])
 
