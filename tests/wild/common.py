@@ -27,18 +27,9 @@ FAMILIES = (
 QUICK = {"epochs": 1, "verbose": 0, "augment_by_n": 4, "steps": 8, "noise": 0.0}
 
 
-def each(names, quick=(*FAMILIES, "grad_cam"), wrong=None):
-    """``names`` as parameters, of which those in ``quick`` are always tried, and the others where there is time.
-
-    ``wrong`` has the reason, by name, for those that are known not to give the right value yet.
-    """
-    found = []
-    for name in names:
-        marks = [] if name in quick else [pytest.mark.medium]
-        if name in (wrong or {}):
-            marks.append(pytest.mark.xfail(strict=True, reason=wrong[name]))
-        found.append(pytest.param(name, marks=marks))
-    return found
+def each(names, quick=(*FAMILIES, "grad_cam")):
+    """``names`` as parameters, of which those in ``quick`` are always tried, and the others where there is time."""
+    return [pytest.param(name, marks=[] if name in quick else [pytest.mark.medium]) for name in names]
 
 
 def made(name, model, **options):

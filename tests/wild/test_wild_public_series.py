@@ -142,7 +142,6 @@ def test_series_of_any_length(name):
         agree(maps(name, any_length, X[:, :n]), maps(name, built(n), X[:, :n]))
 
 
-@pytest.mark.xfail(strict=True, reason="the memory of a sample is asked for before its shape is looked at")
 @pytest.mark.parametrize("name", ["gradient", "lrp.epsilon"])
 def test_series_of_any_length_and_another_number_of_channels(name):
     x = keras.Input((None, 2))
