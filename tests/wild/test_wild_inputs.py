@@ -10,6 +10,8 @@ import tensorflow as tf
 from mipin_keras import create_analyzer
 from tests.networks import cnn, mlp, samples, with_weights
 from tests.wild.common import (
+    BOUNDED,
+    FIRST_LAYERS,
     GRADIENTS,
     RULED,
     agree,
@@ -53,10 +55,32 @@ def image_and_clinic():
 # Several inputs
 
 
-@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+FIRST = "the first layers with weights are looked for behind the first input of the model alone"
+
+
+@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED], without=BOUNDED, wrong=FIRST_LAYERS, reason=FIRST))
 def test_two_inputs_are_one_in_two_parts(name):
     wanted = maps(name, one_table(), np.hstack([A, B]))
     agree(maps(name, two_tables(), [A, B]), [wanted[:, :4], wanted[:, 4:]])
+
+
+@pytest.mark.xfail(strict=True, reason=FIRST)
+@pytest.mark.parametrize("name", FIRST_LAYERS)
+def test_each_branch_has_its_first_layer(name):
+    # The flat rule there shares what arrives equally: one value for all columns of a branch.
+    a, b = keras.Input((4,), name="a"), keras.Input((3,), name="b")
+    y = L.Concatenate()([L.Dense(4, activation="relu")(a), L.Dense(4, activation="relu")(b)])
+    model = with_weights(keras.Model([a, b], L.Dense(3)(y)), 6)
+    options = {"until_layer_idx": 2} if name.endswith("idx") else {}
+    for part in maps(name, model, [A, B], **options):
+        assert part.any()
+        np.testing.assert_allclose(part, np.repeat(part[:, :1], part.shape[1], axis=1), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", BOUNDED)
+def test_bounds_are_those_of_one_input(name):
+    with pytest.raises(ValueError, match="expected .*(one floating-point input|layers with weights at the input)"):
+        made(name, two_tables())
 
 
 @pytest.mark.parametrize("name", each(GRADIENTS))

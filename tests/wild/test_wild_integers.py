@@ -9,7 +9,22 @@ import tensorflow as tf
 
 from mipin_keras import create_analyzer
 from tests.networks import samples, with_weights
-from tests.wild.common import GRADIENTS, OURS, RULED, agree, by_tape, conserved, each, fitted, largest, made, maps, tape
+from tests.wild.common import (
+    BOUNDED,
+    FIRST_LAYERS,
+    GRADIENTS,
+    OURS,
+    RULED,
+    agree,
+    by_tape,
+    conserved,
+    each,
+    fitted,
+    largest,
+    made,
+    maps,
+    tape,
+)
 
 L = keras.layers
 TABLE = samples((3,), 20, seed=1)
@@ -25,7 +40,14 @@ def photo_model(scale=True):
 PHOTOS = np.random.default_rng(0).integers(1, 256, (20, 6, 5, 2), dtype="uint8")
 
 
-@pytest.mark.parametrize("name", each(OURS))
+@pytest.mark.parametrize("name", BOUNDED)
+def test_bounds_are_those_of_an_input_of_floats(name):
+    for model in (photo_model(), text_model()):
+        with pytest.raises(ValueError, match="expected .*(one floating-point input|layers with weights at the input)"):
+            made(name, model)
+
+
+@pytest.mark.parametrize("name", each(OURS, without=BOUNDED))
 def test_photographs_as_bytes(name):
     scaled = PHOTOS.astype("float32") / 255
     wanted = maps(name, photo_model(scale=False), scaled)
@@ -59,7 +81,10 @@ def above_embedding(model):
     return keras.Model(x, y)
 
 
-@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+FIRST = "the first layers with weights are looked for behind the tokens, not behind where the explanation ends"
+
+
+@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED], without=BOUNDED, wrong=FIRST_LAYERS, reason=FIRST))
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
 def test_tokens_are_explained_at_their_embedding(name, dtype):
     model, tokens = text_model(dtype), TOKENS.astype(dtype)

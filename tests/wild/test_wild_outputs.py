@@ -109,7 +109,8 @@ def test_why_one_class_rather_than_another(name):
     agree(maps(name, model, X, target=targets.contrast(0, 2)), maps(name, difference, X))
 
 
-@pytest.mark.parametrize("name", each(OURS))
+# A convolution that is trained starts from random numbers of its own for each fit of another class or target.
+@pytest.mark.parametrize("name", each(OURS, without=["mipin.trained"]))
 def test_an_index_as_target_is_that_unit(name):
     x = keras.Input((6, 5, 2))
     y = L.Flatten()(L.MaxPooling2D(2)(L.Conv2D(3, 3, activation="relu")(x)))

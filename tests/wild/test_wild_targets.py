@@ -80,7 +80,8 @@ def test_segmentation_is_the_mean_logit_over_the_mask(name, head):
     np.testing.assert_allclose(found[:, 0], region(plain(IMAGES)), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+# A convolution that is trained starts from random numbers of its own for each fit of another class or target.
+@pytest.mark.parametrize("name", each([*GRADIENTS, *RULED], without=["mipin.trained"]))
 def test_an_index_is_the_unit_of_one_pixel(name):
     model = flat_net("softmax")
     wanted = maps(name, cropped(flat_net(), 3, 2), IMAGES, selection=1, neuron_selection_mode="index")
