@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 
 import mipin_keras
-from docs import make_layers
+from docs import make_layers, make_situations
 from mipin_keras.baselines.lrp import AlphaBeta, Epsilon, Gamma
 from mipin_keras.baselines.lrp.named_rules import RULES
 from mipin_keras.cli.main import main
@@ -251,6 +251,25 @@ def test_the_page_on_layers_has_them_all():
     layers = {name: kind for name, kind in vars(keras.layers).items() if isinstance(kind, type)}
     named = {kind for name, kind in layers.items() if name in shown}
     assert not [name for name, kind in layers.items() if issubclass(kind, keras.layers.Layer) and kind not in named]
+
+
+@pytest.mark.slow
+def test_the_page_on_situations_is_what_running_them_says():
+    shown = read(make_situations.PAGE)
+    title = next(iter(make_situations.SITUATIONS))
+    shown = shown[shown.index(f"## {title}\n") :]
+    if OF_THE_PAGE:
+        assert make_situations.page() == shown
+    else:  # other versions of Keras have other words of their own; each situation still comes out in one of the ways
+        assert make_situations.page().count("\n| ") == shown.count("\n| ")
+
+
+def test_the_page_on_situations_has_them_all():
+    shown = read(make_situations.PAGE)
+    every = [each for situations in make_situations.SITUATIONS.values() for each in situations]
+    assert len(every) > 50
+    for each in every:
+        assert f"| {each.title} |" in shown and f"| `{each.call}` |" in shown, each.title
 
 
 # Links and words
