@@ -103,8 +103,7 @@ class BackwardAnalyzer(Analyzer):
         """
         return logits * shares
 
-    @staticmethod
-    def of_target(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def of_target(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The rule of the step that makes a target's value: where the walk starts, at the outputs it is made of.
 
         Each output times the target's gradient, for its value: for a weighted

@@ -78,8 +78,7 @@ class DeepTaylor(ReLUAnalyzer):
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         return tf.nn.relu(logits) * shares
 
-    @staticmethod
-    def of_target(step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+    def of_target(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
         """The outputs above 0 that raise the target, times its gradient: the decomposition is of positive values."""
         gradients = trace.vjp(tf.ones_like(trace.output))
         pairs = zip(trace.inputs, gradients, strict=True)

@@ -48,6 +48,12 @@ class _Rectified(ReLUAnalyzer):
     def head(self, logits: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
         return shares if self.start_from == "one" else super().head(logits, shares)
 
+    def of_target(self, step: Step, trace: StepTrace, signal: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        """The target's gradient, times each output where the walk starts from values."""
+        if self.start_from == "one":
+            return trace.vjp(tf.ones_like(trace.output))
+        return super().of_target(step, trace, signal)
+
     @staticmethod
     def rectified(step: Step, trace: StepTrace, signal: tf.Tensor) -> tf.Tensor | tuple[tf.Tensor, ...]:
         """The rule at a ReLU."""

@@ -106,13 +106,15 @@ class CallableGraph(ModelGraph):
         dtype = "float64" if getattr(self.model, "compute_dtype", None) == "float64" else "float32"
         specs = [tf.TensorSpec((None, *shape), dtype) for shape in shapes]
         found: list[Any] = []
+        made: list[Any] = []
 
         gradients: list[Any] = []
 
         def call(*x: tf.Tensor) -> None:
             with tf.GradientTape() as tape:
                 tape.watch(x)
-                found[:] = keras.tree.flatten(whole(*x))  # a model that builds itself is called twice
+                made[:] = [whole(*x)]  # a model that builds itself is called twice
+                found[:] = keras.tree.flatten(made[0])
             gradients[:] = tape.gradient(found, list(x)) if all(map(tf.is_tensor, found)) else x
 
         tf.function(call, autograph=False).get_concrete_function(*specs)
@@ -137,7 +139,8 @@ class CallableGraph(ModelGraph):
         self.model_outputs = tuple(step.output for step in self.steps)
         self.all_steps = list(self.steps)
         if self.target is not None:
-            value = explained.TargetValue(self.target, [[] for _ in found], None if len(found) == 1 else found)
+            as_given = None if tf.is_tensor(made[0]) else made[0]
+            value = explained.TargetValue(self.target, [[] for _ in found], as_given)
             ends = tuple(map(TensorId, self.model_outputs))
             self._add(value, value.name, self.model_outputs, tf.zeros((1, 1)), (ends, {}), None)
         elif len(found) != 1 or found[0].shape.rank != 2 or found[0].shape[1] is None:

@@ -281,7 +281,7 @@ def first_kernel_steps(graph: ModelGraph, steps: Iterable[Step]) -> list[Step]:
     Where iNNvestigate goes through Flatten, Permute and Reshape only, a
     ZeroPadding before the first convolution, as in ResNet50, does not hide it.
     """
-    through = {graph.input}
+    through = set(graph.inputs) | set(graph.starts())
     found = []
     for step in steps:
         if not through.issuperset(step.inputs):

@@ -57,6 +57,11 @@ def _row(name: str, value: float, limit: float, text: str, advice: str) -> Check
     return CheckRow(name, passed, value, limit, text if passed else f"{text}; {advice}")
 
 
+def _larger(one: float, other: float) -> float:
+    """The larger of two numbers; NaN, which is no agreement, if one of them is."""
+    return float(np.maximum(one, other))
+
+
 def _batch(analyzer: Any, x: Any) -> tuple[tf.Tensor, ...]:
     """The samples as tensors, as many as a fixed batch size wants."""
     if analyzer.graph.batch is not None:
@@ -92,7 +97,7 @@ def _gradient(analyzer: Any, x: Any) -> CheckRow:
     for i, there in zip(floating, theirs, strict=True):
         here = ours.get(graph.inputs[i], tf.zeros_like(there))
         one, other = (np.asarray(tf.cast(t, tf.float64)) for t in (here, there))
-        difference = max(difference, float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30)))
+        difference = _larger(difference, float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30)))
     halves = comparison.computes_in_halves(graph)
     text = "the gradient of the output by the walk, against a tape over the model, in shares of the largest value"
     return _row("gradient", difference, 0.1 if halves else 1e-3, text, "report this model: the walk is wrong for it")
@@ -117,7 +122,7 @@ def _alone(analyzer: Any, x: Any, neuron_selection: Any, maps: list[np.ndarray])
     difference = 0.0
     for alone, array in zip(found, maps, strict=True):
         largest = max(float(np.abs(array[last]).max()), 1e-30)
-        difference = max(difference, float(np.abs(alone[0] - array[last]).max()) / largest)
+        difference = _larger(difference, float(np.abs(alone[0] - array[last]).max()) / largest)
     text = "the map of one sample by itself, against its map in the batch, in shares of its largest value"
     return _row("alone", difference, ALONE, text, "a layer mixes samples, or draws at random at inference")
 

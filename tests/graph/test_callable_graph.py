@@ -99,7 +99,6 @@ def test_a_target_makes_one_number_of_an_image(rng):
     np.testing.assert_allclose(found.analyze(x), wanted, rtol=1e-5)
 
 
-@pytest.mark.xfail(strict=True, reason="a function's outputs come to target= as a flat list, not as it gives them")
 @pytest.mark.parametrize("outputs", [lambda x: {"squares": x**2, "cubes": x**3}, lambda x: {"cubes": x**3}])
 def test_a_target_is_given_the_outputs_as_the_function_gives_them(outputs, rng):
     x = rng.normal(size=(3, 4)).astype("float32")

@@ -148,7 +148,6 @@ def test_map_fails_where_it_is_not_finite():
     assert not failed(checked("gradient", model, x))
 
 
-@pytest.mark.xfail(strict=True, reason="max(0.0, nan) is 0.0: the rows gradient and alone pass where a map holds NaN")
 def test_nan_is_no_agreement():
     calls = [0]
 

@@ -41,7 +41,7 @@ def each(names, quick=(*FAMILIES, "grad_cam"), without=(), wrong=(), reason=""):
     found = []
     for name in names:
         if name not in without:
-            marks = [] if name in quick else [pytest.mark.medium]
+            marks = [] if name in quick else [pytest.mark.slow]
             marks += [pytest.mark.xfail(strict=True, reason=reason)] if name in wrong else []
             found.append(pytest.param(name, marks=marks))
     return found
