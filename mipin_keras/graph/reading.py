@@ -93,8 +93,10 @@ class Reader:
 
         plain = keras.Model(model.inputs, model.outputs)
         if not path:
+            layers = [layer for layer in plain.layers if isinstance(layer, keras.layers.InputLayer)]
             for tensor_id, tensor in zip(inputs, model.inputs, strict=True):
-                self.ends[tensor.name] = tensor_id
+                name = next((layer.name for layer in layers if layer.output is tensor), tensor.name)
+                self.ends[name] = tensor_id
         placeholders = [keras.Input(batch_shape=t.shape, dtype=t.dtype) for t in plain.inputs]
         ids.update({id(t): n for t, n in zip(placeholders, inputs, strict=True)})
         clone = keras.models.clone_model(

@@ -152,7 +152,6 @@ OPERATIONS = [
     (step_types.MAX, lambda x: ops.amin(x, axis=[1, 2], keepdims=True)),
     (None, lambda x: ops.max(x, axis=1, initial=0.0)),
     (step_types.CONCATENATE, lambda x: ops.stack([x, L.Dense(4)(x)], axis=1)),
-    (None, lambda x: ops.stack([x, L.Dense(4)(x)], axis=0)),
     (step_types.STRUCTURE, lambda x: x[:, ::-1, 1:3]),
     (step_types.STRUCTURE, lambda x: x[..., 1:2]),
     (step_types.STRUCTURE, lambda x: ops.flip(x, axis=-1)),
