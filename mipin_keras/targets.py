@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from .checks import integer, is_integer
+from .checks import index, integer, is_integer
 from .graph.explained import Target
 
 #: The names of the neuron selection modes.
@@ -199,11 +199,12 @@ def segmentation(mask: Any, unit: int) -> Target:
         )
 
     def mean(y: tf.Tensor) -> tf.Tensor:
-        if tuple(y.shape[1:-1]) != region.shape or unit >= y.shape[-1]:
+        if tuple(y.shape[1:-1]) != region.shape:
             raise ValueError(
-                f"expected an output of shape (batch, {', '.join(map(str, region.shape))}, more than {unit}), as the "
-                f"mask and the unit say, received {tuple(y.shape)}; give a mask of the output's spatial axes"
+                f"expected an output of shape (batch, {', '.join(map(str, region.shape))}, classes), as the mask says, "
+                f"received {tuple(y.shape)}; give a mask of the output's spatial axes"
             )
+        index("unit", unit, y.shape[-1])
         share = tf.constant(region / np.count_nonzero(region), y.dtype)
         return tf.reduce_sum(y[..., unit] * share, axis=list(range(1, region.ndim + 1)))
 

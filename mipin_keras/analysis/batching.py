@@ -16,7 +16,7 @@ from ..checks import integer, number
 from ..data.inputs import Inputs, InputSpec, count, take
 from ..graph import comparison, propagation
 from ..graph.model_graph import ModelGraph
-from ..graph.steps import stateful_layers
+from ..graph.steps import states_within
 from ..targets import check_count
 
 #: GiB that an analysis may take beside the model, unless told otherwise.
@@ -57,7 +57,7 @@ class Batching:
     def _input_specs(self) -> list[tf.TensorSpec]:
         graph = self.graph
         # A fixed batch is part of a state's shape; other layers take any.
-        batch = graph.batch if stateful_layers(graph.model) else None
+        batch = graph.batch if states_within(graph.model) else None
         return [tf.TensorSpec((batch, *graph.shapes[n]), graph.dtypes[n]) for n in graph.inputs]
 
     def _meet(self, X: Any) -> None:

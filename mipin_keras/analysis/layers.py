@@ -69,11 +69,11 @@ class GraphExplanation(Batching):
                 )
 
     def _spatial(self, shape: Any, position: int) -> Any:
-        """The axes that a reduced map has, of an input of ``shape``: all of tokens, of others all but the channels."""
-        return shape[:-1] if self.graph.floating(self.graph.inputs[position]) else self._of_tokens(shape, position)
+        """The axes that a reduced map has, of an input of ``shape``: all but its channels.
 
-    def _of_tokens(self, shape: Any, position: int) -> Any:
-        found = self.graph.shapes[self.starts[min(position, len(self.starts) - 1)]]
+        Tokens have no channels, but the vectors that they are explained at.
+        """
+        found = self.graph.shapes[self.starts[position]]
         return shape if len(found) == len(shape) + 1 else shape[:-1]
 
     def _check_reducible(self) -> None:

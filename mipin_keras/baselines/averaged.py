@@ -52,7 +52,8 @@ class _Averaged(Gradient):
     def _mean(self, x: Any, neuron_selection: Any, most: int) -> Any:
         targets.check_superfluous(self.neuron_selection_mode, neuron_selection)
         samples, shares = tensors_of(x), tf.convert_to_tensor(self._shares(x, neuron_selection))
-        clean = [array.numpy() for array in self._varied_values(*samples)]
+        varied = samples if self.varied == self.graph.inputs else self._varied_values(*samples)
+        clean = [array.numpy() for array in varied]
         points, at_once = self._count(), max(1, most // count(x))
         if self.graph.batch is not None:
             at_once = 1
@@ -83,12 +84,16 @@ class _Averaged(Gradient):
 
         @tf.function(input_signature=self._input_specs, autograph=False)
         def values(*x: tf.Tensor) -> list[tf.Tensor]:
-            tensors = propagation.given_tensors(self.graph, x)
-            if not tensors.keys() >= set(self.varied):
-                tensors = propagation.forward(self.graph, x)
-            return [tensors[tensor_id] for tensor_id in self.varied]
+            return list(self._varied_of(x))
 
         return values.get_concrete_function()
+
+    def _varied_of(self, x: tuple[tf.Tensor, ...]) -> tuple[tf.Tensor, ...]:
+        """The tensors that are varied; the inputs themselves where they are these."""
+        if self.varied == self.graph.inputs:
+            return x
+        tensors = propagation.forward(self.graph, x)
+        return tuple(tensors[tensor_id] for tensor_id in self.varied)
 
     @functools.cached_property
     def _summed(self) -> Callable:
@@ -100,13 +105,10 @@ class _Averaged(Gradient):
         def summed(*given: tf.Tensor) -> tuple[list[tf.Tensor], tf.Tensor]:
             x, shares, groups = given[:inputs], given[inputs], given[inputs + 1 :]
             size, n = tf.shape(groups[0])[0], tf.shape(shares)[0]
-            values = propagation.given_tensors(graph, x)
-            if not values.keys() >= set(self.varied):
-                values = propagation.forward(graph, x)
             points = {}
-            for i, (tensor_id, group) in enumerate(zip(self.varied, groups, strict=True)):
+            for i, (tensor_id, clean, group) in enumerate(zip(self.varied, self._varied_of(x), groups, strict=True)):
                 each = tf.reshape(group, tf.concat([[size], [1], tf.shape(group)[1:]], 0))
-                made = self._points(i, values[tensor_id], each)
+                made = self._points(i, clean, each)
                 points[tensor_id] = tf.reshape(made, tf.concat([[-1], tf.shape(made)[2:]], 0))
             if graph.batch is not None:  # one point at a time, so that the batch stays as large as the model wants it
                 points = {n: tf.ensure_shape(t, (graph.batch, *graph.shapes[n])) for n, t in points.items()}
@@ -219,14 +221,11 @@ class IntegratedGradients(_Averaged):
         """The logits at the start of the path, float32 ``(n, neurons)``."""
         n, graph = tf.shape(x[0])[0], self.graph
         at = {}
-        for tensor_id, reference in zip(self.starts, self.references, strict=True):
+        for tensor_id, clean, reference in zip(self.starts, self._varied_of(x), self.references, strict=True):
             value = tf.constant(reference, graph.dtypes[tensor_id])
-            at[tensor_id] = tf.broadcast_to(value, tf.concat([[n], tf.shape(self._varied_of(x, tensor_id))[1:]], 0))
+            at[tensor_id] = tf.broadcast_to(value, tf.concat([[n], tf.shape(clean)[1:]], 0))
         tensors, _ = propagation.forward_with_traces(graph, x, (), at)
         return tf.cast(tensors[graph.output], tf.float32)
-
-    def _varied_of(self, x: tuple[tf.Tensor, ...], tensor_id: int) -> tf.Tensor:
-        return self._varied_values(*x)[self.varied.index(tensor_id)]
 
     def _count(self) -> int:
         return self.path_steps

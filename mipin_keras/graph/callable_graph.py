@@ -57,7 +57,7 @@ class CallableGraph(ModelGraph):
         if not callable(model) or isinstance(model, type) or old:
             raise not_keras(model)
         self.model, self.target = model, target
-        self.stripped, self.batch, self.by_itself = None, None, target is not None
+        self.stripped, self.batch, self.taken_by_sign = None, None, target is not None
         self.names: list[str] = ["input"]
         self.shapes: list[tuple[int, ...]] = []
         self.dtypes: list[str] = []
@@ -135,7 +135,7 @@ class CallableGraph(ModelGraph):
         arguments: Any = (tuple(map(TensorId, self.inputs)), {})
         self.steps = []
         for part, tensor in enumerate(found):
-            self._add(whole, whole.name, self.inputs, tensor, arguments, None if len(found) == 1 else part)
+            self._add(whole, whole.name, self.inputs, tensor, arguments, None if tf.is_tensor(made[0]) else part)
         self.model_outputs = tuple(step.output for step in self.steps)
         self.all_steps = list(self.steps)
         if self.target is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import keras
 import numpy as np
@@ -40,10 +40,8 @@ class Target:
     weights: Callable[[int], np.ndarray] | None = None
     about: Any = None
 
-    @property
-    def name(self) -> str:
-        """For messages and reports."""
-        return "target"
+    #: For messages and reports.
+    name: ClassVar[str] = "target"
 
 
 class TargetValue:

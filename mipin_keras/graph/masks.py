@@ -8,7 +8,7 @@ of its input passes on its id, and one that makes a mask gets a step for it.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import keras
 import tensorflow as tf
@@ -31,7 +31,7 @@ class MaskOf:
         return made._keras_mask
 
 
-class FoundMask:
+class FoundMask(NamedTuple):
     """The padding mask of an output, as :func:`found` finds it.
 
     Attributes:
@@ -39,8 +39,8 @@ class FoundMask:
         shape: Of a mask that the layer makes, without the batch axis.
     """
 
-    def __init__(self, passed: int | None, shape: tuple[int | None, ...] | None = None):
-        self.passed, self.shape = passed, shape
+    passed: int | None
+    shape: tuple[int | None, ...] | None = None
 
 
 def may_make_mask(layer: Any) -> bool:

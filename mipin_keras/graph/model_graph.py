@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from ..checks import check_model, one_of
+from ..checks import check_model, is_integer, one_of
 from . import activations, explained
 from .reading import Reader, structure_of
 from .steps import Step, TensorId
@@ -59,7 +59,7 @@ class ModelGraph:
         ends: Id of the tensor that each layer makes, by the layer's name.
         model_outputs: Ids of the model's own outputs.
         stripped: Name of the step left off behind the logits, or None.
-        by_itself: Whether the model takes a sample for an output neuron by
+        taken_by_sign: Whether the model takes a sample for an output neuron by
             the sign of its logit, as behind a sigmoid and for a target, and
             not by the largest of all.
     """
@@ -75,7 +75,8 @@ class ModelGraph:
         check_model(model)
         self.model = model
         self.stripped: str | None = None
-        self._reader = reader = Reader(model)
+        self.taken_by_sign = target is not None
+        reader = Reader(model)
         self.inputs, self.model_outputs = reader.inputs, reader.outputs
         self.input = self.inputs[0]
         self.shapes, self.dtypes, self.all_steps, self.ends = reader.shapes, reader.dtypes, reader.steps, reader.ends
@@ -98,8 +99,6 @@ class ModelGraph:
                 ends, heads = map(list, zip(*map(self._head, wanted), strict=True))
             own_structure = output_layer is None and output is None
             self.output = explained.append(reader, target, ends, heads, model if own_structure else None)
-        left_off = {step.name: activations.activation_name(step.layer) for step in self.all_steps}
-        self.by_itself = target is not None or left_off.get(self.stripped or "") == "sigmoid"
         self.all_steps = reader.steps[:own]  # a target is no part of the model
         self.steps = self._needed(self.output, reader.steps)
 
@@ -124,12 +123,12 @@ class ModelGraph:
             return [self.tensor_after(output_layer)]
         names = output_names(self.model)
         if output is not None:
-            if isinstance(output, str) or not isinstance(output, int) or isinstance(output, bool):
+            if isinstance(output, str):
                 return [self.model_outputs[names.index(one_of("output", output, tuple(names)))]]
-            if not -len(names) <= output < len(names):
+            if not is_integer(output) or not -len(names) <= output < len(names):
                 raise ValueError(
-                    f"expected output to be an index below {len(names)} or one of {names}, received {output}; count "
-                    "the outputs from 0"
+                    f"expected output to be the name or the index of one of the {len(names)} outputs {names}, received "
+                    f"{output!r}; give one of these"
                 )
             return [self.model_outputs[output]]
         if len(names) > 1 and (target is None or target.of_logits):
@@ -253,7 +252,9 @@ class ModelGraph:
     def _strip_head(self, last: int) -> int:
         """Id of the logits' tensor."""
         last, head = self._head(last)
-        self.stripped = head[0].name if head else self.stripped
+        if head:
+            self.stripped = head[0].name
+            self.taken_by_sign |= activations.activation_name(head[0].layer) == "sigmoid"
         activations.warn_of_probabilities(next((step for step in self.all_steps if step.output == last), None))
         return last
 

@@ -94,6 +94,8 @@ def forward_with_traces(
 
 def _trace(step: Step, tensors: Mapping[int, tf.Tensor]) -> StepTrace:
     ids = step.signal_inputs
+    if not ids:  # it reads tokens or masks alone
+        return StepTrace((), step(tensors), lambda signal: ())
     inputs = tuple(tensors[tensor_id] for tensor_id in ids)
     if getattr(step.layer, "compute_dtype", "") == "float32":  # so that its gradient is not rounded to float16 below it
         inputs = tuple(wide(tensor, tensor) for tensor in inputs)

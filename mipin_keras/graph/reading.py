@@ -220,18 +220,14 @@ class Reader:
         shape = tuple(made.shape[1:])
         self.shapes.append(shape)
         self.dtypes.append(keras.backend.standardize_dtype(made.dtype))
-        output = len(self.shapes) - 1
+        output, floating = len(self.shapes) - 1, frozenset(n for n in inputs if "float" in self.dtypes[n])
         self.steps.append(
             Step(
                 len(self.steps), name, layer, linear, tuple(inputs), output, tuple(self.shapes[i] for i in inputs),
-                shape, arguments, built_in, part, masks or {}, self.floating(inputs),
+                shape, arguments, built_in, part, masks or {}, floating,
             )
         )  # fmt: skip
         return output
-
-    def floating(self, tensor_ids: list[int]) -> tuple[int, ...]:
-        """Those of these tensors that a signal can arrive at, each once."""
-        return tuple(n for n in dict.fromkeys(tensor_ids) if "float" in self.dtypes[n])
 
     def unique(self, name: str) -> str:
         """``name``, with a count behind it if it is taken."""

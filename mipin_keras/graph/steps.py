@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,8 +43,7 @@ class Step:
         part: Which of the layer's outputs it is, counted as
             ``keras.tree.flatten`` does; None for a layer that returns a tensor.
         masks: Keras' padding masks of its inputs, ``{tensor id: mask's id}``.
-        signal_inputs: The different inputs that a signal can arrive at: not
-            tokens or masks, but what is floating.
+        floating: Ids of those of its inputs that are floating; None for all.
     """
 
     index: int
@@ -58,11 +58,13 @@ class Step:
     built_in: bool = False
     part: int | None = None
     masks: dict[int, int] = dataclasses.field(default_factory=dict)
-    signal_inputs: tuple[int, ...] = ()
+    floating: frozenset[int] | None = None
 
-    def __post_init__(self) -> None:
-        if not self.signal_inputs:
-            object.__setattr__(self, "signal_inputs", tuple(dict.fromkeys(self.inputs)))
+    @functools.cached_property
+    def signal_inputs(self) -> tuple[int, ...]:
+        """The different inputs that a signal can arrive at: not tokens or masks, but what is floating."""
+        found = dict.fromkeys(self.inputs)
+        return tuple(n for n in found if self.floating is None or n in self.floating)
 
     @property
     def constants(self) -> list[Any]:
@@ -107,8 +109,13 @@ class Step:
             made = self.layer(*args, **kwargs)
         return made if self.part is None else keras.tree.flatten(made)[self.part]
 
+    @property
+    def type_name(self) -> str:
+        """The type of its layer, for messages and reports; of a weighted sum of a layer's neurons, that layer's."""
+        return type(getattr(self.layer, "combined_layer", self.layer)).__name__
+
     def __str__(self) -> str:
-        return f"{self.name!r} ({type(self.layer).__name__})"
+        return f"{self.name!r} ({self.type_name})"
 
 
 def with_mask(tensor: tf.Tensor, mask: Any) -> tf.Tensor:
@@ -118,31 +125,35 @@ def with_mask(tensor: tf.Tensor, mask: Any) -> tf.Tensor:
     return masked
 
 
-def stateful_layers(layer: Any) -> list[Any]:
-    """The layers within one, itself included, that carry a state from one call to the next.
+def states_within(layer: Any) -> list[Any]:
+    """The variables that a layer, and those within it, carry from one call to the next.
 
     Recurrent layers say so. A layer of the user's may change any variable of
-    its own that is not trained, such as a counter.
+    its own that was never to be trained, such as a counter.
     """
     layer = getattr(layer, "masked_layer", layer)
     flattened = layer._flatten_layers() if hasattr(layer, "_flatten_layers") else [layer]
-    return [one for one in flattened if _states(one)]
+    return [state for one in flattened for state in _states(one)]
 
 
 def _states(layer: Any) -> list[Any]:
     own = not type(layer).__module__.startswith("keras.")
     if not (own or getattr(layer, "stateful", False)):
         return []
-    # Keras does not count the states of a recurrent layer among its variables.
+    # Keras does not count the states of a recurrent layer among its variables; and among the public ones that are not
+    # trained it counts the weights of a frozen layer, which are no state and may be large.
     states = keras.tree.flatten(getattr(layer, "states", None) or [])
-    return [*states, *getattr(layer, "non_trainable_variables", ())]
+    seeds = [generator.state for generator in getattr(layer, "_seed_generators", ())]
+    return [*states, *getattr(layer, "_non_trainable_variables", ()), *seeds]
 
 
 @contextlib.contextmanager
 def kept_states(layer: Any) -> Iterator[None]:
     """Put the state of a stateful layer back after a call: an explanation leaves the model as it was."""
-    states = [variable for one in stateful_layers(layer) for variable in _states(one)]
+    states = states_within(layer)
     before = [tf.identity(variable.value) for variable in states]
-    yield
-    for variable, value in zip(states, before, strict=True):
-        variable.assign(value)
+    try:
+        yield
+    finally:
+        for variable, value in zip(states, before, strict=True):
+            variable.assign(value)

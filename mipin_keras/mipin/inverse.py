@@ -280,7 +280,9 @@ def make_inverse(step: Step, **options: Any) -> Inverse:
     Raises:
         ValueError: If there is none, or the layer's settings have none.
     """
-    inverse = find_inverse(step) if len(step.signal_inputs) == 1 else find_merge(step)
+    # One tensor added to itself is a merge too; a mask beside a tensor makes none.
+    merges = sum(tensor_id in step.signal_inputs for tensor_id in step.inputs) > 1
+    inverse = find_merge(step) if merges else find_inverse(step)
     if inverse is None:
         raise ValueError(refusal(step))
     if any(size is None for shape in (*_shapes(step), step.output_shape) for size in shape):

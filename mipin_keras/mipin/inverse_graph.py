@@ -119,7 +119,7 @@ def inverse_graph(graph: ModelGraph, starts: tuple[int, ...], options: dict[str,
             if tensor_id is not None:
                 arrivals[tensor_id] += 1
                 carried.setdefault(tensor_id, []).append(inverse)
-        nodes.append(Node(step.index, step.name, type(step.layer).__name__, inverse, step, step.output, inputs))
+        nodes.append(Node(step.index, step.name, step.type_name, inverse, step, step.output, inputs))
     names = {step.output: step.name for step in graph.steps}
     for i, start in enumerate(starts):
         meet(start, names.get(start, "input" if len(starts) == 1 else f"input:{i}"))

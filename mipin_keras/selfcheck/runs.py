@@ -11,7 +11,7 @@ import tensorflow as tf
 from ..data.inputs import count, take
 from ..graph import comparison, propagation
 from ..graph.callable_graph import CallableGraph
-from ..graph.steps import kept_states
+from ..graph.steps import states_within
 from .report import CheckReport, CheckRow
 
 #: The most samples that are checked.
@@ -97,7 +97,8 @@ def _gradient(analyzer: Any, x: Any) -> CheckRow:
     for i, there in zip(floating, theirs, strict=True):
         here = ours.get(graph.inputs[i], tf.zeros_like(there))
         one, other = (np.asarray(tf.cast(t, tf.float64)) for t in (here, there))
-        difference = _larger(difference, float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30)))
+        with np.errstate(invalid="ignore"):
+            difference = _larger(difference, float(np.abs(one - other).max() / max(np.abs(other).max(), 1e-30)))
     halves = comparison.computes_in_halves(graph)
     text = "the gradient of the output by the walk, against a tape over the model, in shares of the largest value"
     return _row("gradient", difference, 0.1 if halves else 1e-3, text, "report this model: the walk is wrong for it")
@@ -122,7 +123,8 @@ def _alone(analyzer: Any, x: Any, neuron_selection: Any, maps: list[np.ndarray])
     difference = 0.0
     for alone, array in zip(found, maps, strict=True):
         largest = max(float(np.abs(array[last]).max()), 1e-30)
-        difference = _larger(difference, float(np.abs(alone[0] - array[last]).max()) / largest)
+        with np.errstate(invalid="ignore"):  # infinity minus infinity is NaN, which is no agreement
+            difference = _larger(difference, float(np.abs(alone[0] - array[last]).max()) / largest)
     text = "the map of one sample by itself, against its map in the batch, in shares of its largest value"
     return _row("alone", difference, ALONE, text, "a layer mixes samples, or draws at random at inference")
 
@@ -141,13 +143,7 @@ def _values(analyzer: Any) -> list[np.ndarray]:
     model = analyzer.model
     if not isinstance(model, keras.layers.Layer):
         return []
-    with kept_states(model):
-        return [keras.ops.convert_to_numpy(variable) for variable in [*model.variables, *_states(model)]]
-
-
-def _states(model: Any) -> list[Any]:
-    layers = model._flatten_layers() if hasattr(model, "_flatten_layers") else []
-    return [state for layer in layers for state in keras.tree.flatten(getattr(layer, "states", None) or [])]
+    return [keras.ops.convert_to_numpy(variable) for variable in [*model.variables, *states_within(model)]]
 
 
 def _unchanged(analyzer: Any, before: list[np.ndarray]) -> CheckRow:

@@ -63,7 +63,7 @@ def test_a_weighted_sum_is_one_neuron_where_the_layers_allow_it(kind, target, we
     x = rng.normal(size=(3, *model.input_shape[1:])).astype("float32")
     graph = ModelGraph(model, target=target)
     wanted = logits_of(model, x) @ np.float64(weights)
-    assert graph.neurons == 1 and graph.by_itself
+    assert graph.neurons == 1 and graph.taken_by_sign
     np.testing.assert_allclose(value(graph, x)[:, 0], wanted, rtol=1e-5, atol=1e-5)
     names = [step.name for step in graph.steps]
     if kind in COMBINED:
@@ -182,7 +182,7 @@ def test_elements_and_regions_of_an_image_of_logits(rng):
     [
         (targets.negative(1), r"of shape \(batch, units\) for this target, received \(batch, 4, 5, 2\)"),
         (targets.segmentation(np.ones((5, 4), bool), 1), "give a mask of the output's spatial axes"),
-        (targets.segmentation(np.ones((4, 5), bool), 2), "give a mask of the output's spatial axes"),
+        (targets.segmentation(np.ones((4, 5), bool), 2), "unit to be an int from 0 to 1, received 2"),
         (targets.as_target((1, 2)), "an index of one element of the output"),
         (targets.as_target((4, 0, 0)), "an index of one element of the output"),
     ],

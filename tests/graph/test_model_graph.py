@@ -311,11 +311,6 @@ def test_between_and_consumers():
 # Refusals
 
 
-def two_inputs():
-    a, b = keras.Input((2,), name="left"), keras.Input((2,), name="right")
-    return keras.Model([a, b], L.Dense(2)(L.Add()([a, b])))
-
-
 def two_outputs():
     a = keras.Input((2,))
     return keras.Model(a, [L.Dense(2, name="left")(a), L.Dense(3, name="right")(a)])
@@ -363,7 +358,6 @@ def training_call():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (two_inputs, r"one input, received 2: .*left.*right"),
         (two_outputs, r"one output, received 2:"),
         (subclassed, r"the model of type Subclassed.*call\(\).*keras.Model\(inputs, outputs\)"),
         (subclassed_inside, r"nested model '.*' of type Subclassed"),

@@ -115,7 +115,7 @@ def test_a_mask_of_each_sample_and_masks_that_are_none():
     ):
         with pytest.raises(ValueError, match=words):
             create_analyzer("gradient", model, target=targets.segmentation(wrong, 1)).analyze(IMAGES)
-    with pytest.raises(ValueError, match="more than 3"):
+    with pytest.raises(ValueError, match="unit to be an int from 0 to 2, received 3"):
         create_analyzer("gradient", model, target=targets.segmentation(MASK, 3)).analyze(IMAGES)
     assert plain.count_params() == model.count_params()
 

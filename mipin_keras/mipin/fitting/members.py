@@ -50,7 +50,7 @@ class Members:
         The largest logit's; behind a sigmoid each whose logit is above 0.
         """
         found = logits.numpy()
-        if self.network.graph.by_itself:
+        if self.network.graph.taken_by_sign:
             return found > 0
         return np.argmax(found, axis=1)[:, None] == np.arange(found.shape[1])
 
