@@ -80,8 +80,8 @@ class GraphExplanation(Batching):
         """Raise ValueError where a map's channels cannot be reduced to the pixels of the input."""
         for position, start in enumerate(self.starts):
             shape = self.graph.shapes[self.graph.inputs[position]]
-            spatial = self._spatial(shape, position)
-            check_axes(self.graph.shapes[start], (*spatial, 1))
+            of_tokens = self._spatial(shape, position) == shape
+            check_axes(self.graph.shapes[start], (*shape, 1) if of_tokens else shape)
 
     def analyze_layers(
         self,

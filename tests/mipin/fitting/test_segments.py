@@ -101,7 +101,7 @@ def test_a_pass_of_an_endless_generator_is_of_its_own_samples():
 
 def sizes(model):
     graph = ModelGraph(model)
-    return Sizes(InverseNetwork(graph, graph.input))
+    return Sizes(InverseNetwork(graph, (graph.input,)))
 
 
 def test_what_a_sample_takes():
