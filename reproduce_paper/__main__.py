@@ -82,7 +82,8 @@ def run_all(args: argparse.Namespace, options: list[str]) -> int:
             print(f"{name}: done before", flush=True)
             continue
         try:
-            status = main([name, *options])
+            again = ["--resume"] if args.resume and getattr(EXPERIMENTS[name], "RESUMES", False) else []
+            status = main([name, *options, *again])
         except Exception:
             traceback.print_exc()
             status = 1

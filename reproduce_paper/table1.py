@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import json
 import pathlib
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import keras
@@ -18,6 +20,7 @@ from . import arguments, data, models, report
 
 # Table 1 of the paper, in percent. It does not say on which images.
 PAPER = {"MLP-M": (10.1, 2.6), "CNN-M": (16.5, 2.3), "CNN-C": (21.1, 10.6)}
+RESUMES = True  # knows --resume
 HAS_CONVOLUTIONS = {"CNN-M", "CNN-C"}
 
 
@@ -85,8 +88,18 @@ def measure(analyzer: mipin_keras.Analyzer, x: np.ndarray) -> dict[str, Any]:
     return found
 
 
-def run_model(name: str, args: argparse.Namespace, scale: Scale) -> dict[str, Any]:
-    """Train or load one model, fit every variant, measure."""
+def run_model(
+    name: str, args: argparse.Namespace, scale: Scale, kept: list[dict[str, Any]], keep: Callable[[list], None]
+) -> dict[str, Any]:
+    """Train or load one model, fit every variant, measure.
+
+    Args:
+        name: The model.
+        args: The command's arguments.
+        scale: How much of everything.
+        kept: Rows of an interrupted run, which are not made again.
+        keep: Is given all rows of the model after each one.
+    """
     images = data.load(models.RECIPES[name].data, args.data_dir)
     model, about = models.trained(
         name, images, args.cache_dir, seed=args.seed, epochs=scale.epochs, train_samples=scale.train_samples
@@ -94,8 +107,8 @@ def run_model(name: str, args: argparse.Namespace, scale: Scale) -> dict[str, An
     print(f"{name}: accuracy {about['accuracy']:.4f} on {len(images.x_test)} test images", flush=True)
     train = models.shape_for(model, images.x_train)
     test = models.shape_for(model, images.x_test)
-    rows = []
-    for method, options, count in variants(name, scale):
+    rows = list(kept)
+    for method, options, count in variants(name, scale)[len(kept) :]:
         print(f"{name}: {method} {options} on {min(count, len(train))} images", flush=True)
         analyzer = mipin_keras.create_analyzer(method, model, seed=args.seed, verbose=args.verbose, **options)
         start = time.perf_counter()
@@ -116,6 +129,7 @@ def run_model(name: str, args: argparse.Namespace, scale: Scale) -> dict[str, An
             f"fitted in {seconds:.0f} s",
             flush=True,
         )
+        keep(rows)
         del analyzer
     keras.backend.clear_session()
     paper = {"apc": PAPER[name][0], "positive_apc": PAPER[name][1]}
@@ -214,6 +228,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     arguments.add_models(parser, PAPER)
     parser.add_argument("--epochs", type=int, help="epochs of the models' training, instead of each one's own")
     parser.add_argument("--finetune-epochs", type=int, help="of the fine-tuned rows; 0 leaves them out")
+    parser.add_argument(
+        "--resume", action="store_true", help="go on with the rows that an interrupted run of the same options left"
+    )
 
 
 def run(args: argparse.Namespace) -> pathlib.Path:
@@ -224,7 +241,56 @@ def run(args: argparse.Namespace) -> pathlib.Path:
     if args.finetune_epochs is not None:
         scale = scale._replace(finetune_epochs=args.finetune_epochs)
     experiment = report.Experiment("table1", args)
+    unfinished = Unfinished(experiment, scale, args.resume)
     experiment.result |= {"scale": scale._asdict(), "models": {}}
     for name in args.models:
-        experiment.result["models"][name] = run_model(name, args, scale)
-    return experiment.write(markdown(experiment.result))
+        experiment.result["models"][name] = run_model(name, args, scale, unfinished.rows(name), unfinished.keeper(name))
+    path = experiment.write(markdown(experiment.result))
+    unfinished.done()
+    return path
+
+
+class Unfinished:
+    """The rows made so far, in ``NAME.unfinished.json`` beside the result: a run in full takes hours.
+
+    Args:
+        experiment: Whose file it is.
+        scale: Rows of another scale, seed or set of versions are not gone on with.
+        resume: Whether to read what an interrupted run left.
+
+    Raises:
+        ValueError: What is left is of a run with other settings or versions.
+    """
+
+    def __init__(self, experiment: report.Experiment, scale: Scale, resume: bool):
+        self.path = experiment.out / f"{experiment.name}.unfinished.json"
+        settings = {key: experiment.result[key] for key in ("quick", "seed", "environment")}
+        self._content: dict[str, Any] = {"settings": settings | {"scale": scale._asdict()}, "models": {}}
+        if resume and self.path.exists():
+            left = json.loads(self.path.read_text())
+            if left["settings"] != self._content["settings"]:
+                raise ValueError(
+                    f"expected {self.path} to be of a run with {self._content['settings']}, received one with "
+                    f"{left['settings']}; give the options of that run, or leave out --resume to begin anew"
+                )
+            self._content = left
+            count = sum(map(len, left["models"].values()))
+            experiment.log(f"{count} rows were made before")
+            experiment.result["note"] = f"{count} of its rows are of a run before, which was interrupted."
+
+    def rows(self, name: str) -> list[dict[str, Any]]:
+        """The rows of a model that an interrupted run made."""
+        return self._content["models"].get(name, [])
+
+    def keeper(self, name: str) -> Callable[[list], None]:
+        """What keeps the rows of a model: the whole file is written anew."""
+
+        def keep(rows: list[dict[str, Any]]) -> None:
+            self._content["models"][name] = rows
+            report.write_json(self.path, self._content)
+
+        return keep
+
+    def done(self) -> None:
+        """Remove the file: the result is written."""
+        self.path.unlink(missing_ok=True)

@@ -1,11 +1,13 @@
 """The scripts that rebuild the paper: loaders on small files of the real layout, Table 1 on a handful of images."""
 
 import json
+import types
 
 import keras
 import numpy as np
 import pytest
 
+import mipin_keras
 from reproduce_paper import __main__ as command
 from reproduce_paper import data, models, report, table1
 
@@ -122,6 +124,31 @@ def test_table1_on_a_handful_of_images(tmp_path, monkeypatch, capsys):
     assert [path.name for path in (tmp_path / "models").iterdir() if "partial" in path.name] == []
     model, about = models.trained("MLP-M", data.load("mnist", tmp_path), tmp_path / "models", epochs=20)
     assert about == result["models"]["MLP-M"]["trained"]  # from the cache
+    assert not (tmp_path / "out" / "table1-quick.unfinished.json").exists()
+
+    # Interrupted in its fourth row: the three before are kept, and not made again.
+    made = []
+
+    def create(*args, **kwargs):
+        made.append(kwargs)
+        if len(made) == 4:
+            raise KeyboardInterrupt
+        return mipin_keras.create_analyzer(*args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(table1, "mipin_keras", types.SimpleNamespace(create_analyzer=create))
+        with pytest.raises(KeyboardInterrupt):
+            command.main(arguments)
+        assert command.main([*arguments, "--seed", "1", "--resume"]) == 2  # another run's rows
+        assert "leave out --resume" in capsys.readouterr().err
+        assert command.main([*arguments, "--resume"]) == 0
+    assert len(made) == 3 + 1 + 3
+    again = json.loads((tmp_path / "out" / "table1-quick.json").read_text())
+    assert "3 of its rows" in again["note"]
+    again = again["models"]["MLP-M"]["rows"]
+    for row in (*rows, *again):
+        del row["fit_seconds"]
+    assert again == rows
 
 
 def test_what_is_missing_is_said(tmp_path, capsys):
