@@ -97,6 +97,9 @@ def _trace(step: Step, tensors: Mapping[int, tf.Tensor]) -> StepTrace:
     if not ids:  # it reads tokens or masks alone
         return StepTrace((), step(tensors), lambda signal: ())
     inputs = tuple(tensors[tensor_id] for tensor_id in ids)
+    if step.type_name == "Cast":  # to float16 and from it: the signal is not rounded with it
+        output = step(tensors)
+        return StepTrace(inputs, output, lambda signal: (wide(signal, inputs[0]),))
     if getattr(step.layer, "compute_dtype", "") == "float32":  # so that its gradient is not rounded to float16 below it
         inputs = tuple(wide(tensor, tensor) for tensor in inputs)
     if linear.normalizes_plainly(step.layer):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
+import warnings
 from typing import Any
 
 import keras
+import tensorflow as tf
 
 from ..checks import check_graph
 from . import activations, masks, separable
@@ -113,8 +116,9 @@ class Reader:
                 for tensor, one in zip(keras.tree.flatten(given), keras.tree.flatten(mask), strict=True)
                 if one is not None
             }
-        if isinstance(given, dict) and not isinstance(structure_of(model, "input"), dict):
-            # Keras goes by the names of the inputs here, and flattens a dict in the order of its keys elsewhere.
+        built_from_dict = isinstance(structure_of(model, "input"), dict)
+        if isinstance(given, dict) and not built_from_dict and _goes_by_names():
+            # Everywhere else a dict is flattened in the order of its keys.
             given = [given[tensor.name] for tensor in model.inputs]
         found = keras.tree.flatten(given)
         for tensor, wanted in zip(found, model.inputs, strict=True):
@@ -237,6 +241,20 @@ class Reader:
             unique = f"{name}#{count}"
         self.names.add(unique)
         return unique
+
+
+@functools.cache
+def _goes_by_names() -> bool:
+    """Whether Keras gives a model that was built from a list the tensors of a dict by the names of its inputs.
+
+    Keras 3.5 takes them in the order of the dict's keys. That is what such a model computes there, so it is what the
+    steps compute; no version number says which it is, so a model of one layer does.
+    """
+    second, first = (keras.Input((1,), name=name, dtype="float32") for name in ("b", "a"))
+    probe = keras.Model([second, first], keras.layers.Identity(name="probe")(second), name="probe")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of newer ones: the structure is not that of the inputs
+        return float(probe({"a": tf.zeros((1, 1)), "b": tf.ones((1, 1))})[0, 0]) == 1
 
 
 def structure_of(model: Any, which: str) -> Any:

@@ -67,7 +67,12 @@ ENDS = {"mean": lambda y: L.GlobalAveragePooling1D()(y), "flat": lambda y: keras
 def masked(reader, end, head=None):
     """A masked series, what reads it, and a head of three units."""
     x = keras.Input((5, 2))
-    y = ENDS[end](READERS[reader](L.Masking(name="masking")(x)))
+    try:
+        y = ENDS[end](READERS[reader](L.Masking(name="masking")(x)))
+    except ValueError as problem:
+        if "A KerasTensor cannot be used as input to a TensorFlow function" not in str(problem):
+            raise
+        pytest.skip("This Keras cannot build a masked Attention layer itself")
     return with_weights(keras.Model(x, L.Dense(3, activation=head, name="head")(y)))
 
 
