@@ -18,6 +18,7 @@ from .baselines.lrp.analyzer import LRP
 from .baselines.patterns.analyzer import PatternAttribution, PatternNet
 from .baselines.rectified import Deconvnet, GuidedBackprop
 from .checks import check_options
+from .information import INFORMATION
 from .innvestigate import INNVESTIGATE, PREFIX, import_innvestigate
 from .mipin import MIPIN, TrainedMIPIN
 from .saving.archive import open_file
@@ -31,7 +32,9 @@ LRPName = Literal[
     "lrp.epsilon_gamma_box",
 ]  # fmt: skip
 
-ANALYZERS: dict[str, type[Analyzer]] = {"mipin": MIPIN, "mipin.trained": TrainedMIPIN} | BASELINES | INNVESTIGATE
+ANALYZERS: dict[str, type[Analyzer]] = (
+    {"mipin": MIPIN, "mipin.trained": TrainedMIPIN} | INFORMATION | BASELINES | INNVESTIGATE
+)
 
 
 def analyzers() -> list[str]:

@@ -1,0 +1,549 @@
+"""The analyzers "mi.total", "mi.decision" and "mi.redundant": what a representation knows of each part of its input."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Iterable
+from typing import Any, ClassVar, NamedTuple, Self
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+from ..analysis.batching import MEMORY, tensors_of
+from ..analyzer import Analyzer
+from ..channels import resized
+from ..checks import NotFittedError, check_finite, integer, not_fitted, number, one_of
+from ..data.inputs import count
+from ..data.progress import Progress, keras_verbose
+from ..saving.identity import ModelIdentity
+from .critic import CRITICS, Critic, pointwise
+from .estimate import ArrayBatches, BestWeights, split
+from .mask import MaskModule
+from .parts import Cut
+from .store import Store
+from .training import CriticTraining, MaskTraining, decisions, local_parts, right
+
+UNITS = ("nats", "bits")
+#: How many local parts of the fit an analysis takes for negatives.
+NEGATIVES = 1024
+
+
+class Decomposition(NamedTuple):
+    """What a representation shares with each local part of its input.
+
+    All are float32 ``(n, *spatial)``, of the feature map's size, in the
+    analyzer's unit; single locations may be below 0, and the decision-related
+    information above the total.
+
+    Attributes:
+        total: I(Z, X_i).
+        decision: I(Z, X'_i), where X' is what the mask leaves of X.
+        redundant: Their difference.
+        mask: λ, between 0 and 1.
+    """
+
+    total: np.ndarray
+    decision: np.ndarray
+    redundant: np.ndarray
+    mask: np.ndarray
+
+    @property
+    def sums(self) -> dict[str, np.ndarray]:
+        """The sum over all locations of each, ``(n,)``, by its name; of the mask its mean, the coverage."""
+        axes = tuple(range(1, self.total.ndim))
+        found = {name: getattr(self, name).sum(axis=axes) for name in ("total", "decision", "redundant")}
+        return found | {"coverage": self.mask.mean(axis=axes)}
+
+
+class InformationReport(NamedTuple):
+    """What a fit of the information analyzers found, on held-out inputs where it does not say otherwise.
+
+    Attributes:
+        total, decision: The mean information at a location, in nats, with a
+            held-out batch's other parts as negatives, of the best epoch.
+        limit: log(number of negatives) there, in nats: an estimate near it
+            says only that there is as much or more.
+        coverage: The mean of λ.
+        accuracy: The share of labels that the network gives.
+        masked_accuracy: The share that it gives behind the mask.
+        labels: ``"given"``, or ``"decisions"`` where the labels are the
+            model's own; then ``accuracy`` is 1.
+        samples: Inputs trained on, and held out.
+        history: By training, ``"mask"`` and ``"critic"``, Keras' history: a
+            list of numbers, one an epoch, by the name of the log.
+    """
+
+    total: float
+    decision: float
+    limit: float
+    coverage: float
+    accuracy: float
+    masked_accuracy: float
+    labels: str
+    samples: tuple[int, int]
+    history: dict[str, dict[str, list[float]]]
+
+
+class Information(Analyzer):
+    """How much a representation knows of each local part of its input (Gu 2021).
+
+    A map says, at each location of a feature map, how many nats the
+    *representation* shares with the vector there; it explains what the network
+    knows of the image, not why it decided. Of this information a part is what
+    the decision needs, and the rest is redundant.
+
+    A fit trains two small networks beside the frozen one: a mask module that
+    leaves of the feature map what the decision needs, and a critic whose
+    scores are the information. ``decompose`` gives all three parts of one fit.
+
+    Args:
+        model, output_layer, output: See :class:`mipin_keras.Analyzer`. The
+            decision is that of this output.
+        layer: Name of the layer whose output, ``(batch, *spatial, channels)``
+            or ``(batch, tokens, channels)``, has the local parts: its vectors.
+            None for the last feature map that the representation is made of.
+        representation: Name of the layer whose output is Z; None for what the
+            last layer with weights reads. One with spatial axes is taken as
+            its mean over them.
+        critic: ``"separable"``, or the author's ``"concatenated"``, which
+            takes many times as long; see
+            :class:`mipin_keras.information.Critic`.
+        epochs: Passes of each of the two trainings.
+        learning_rate: Of Adam.
+        mask_weight: Of the mean of λ beside the cross-entropy: the larger, the
+            less of the feature map is left.
+        validation_split: The share of the inputs that is held out.
+        unit: ``"nats"`` or ``"bits"``.
+        resize: Whether a map is resized to the input, linearly; then each
+            channel of the input has the same map. If not, it is of the
+            feature map's size ``(n, *spatial)``.
+        seed: Of all draws.
+        verbose: 0 silent, 1 bars, 2 a line an epoch.
+
+    Raises:
+        ValueError: For a value that an option does not take; for a layer or a
+            representation that is unknown or unfit
+            (:class:`mipin_keras.information.parts.Cut`); for ``resize`` where
+            the input has other axes than the feature map.
+
+    Attributes:
+        fit_report: After a fit, an :class:`InformationReport`.
+    """
+
+    name = "mi"
+    #: Which part of the decomposition ``analyze`` gives.
+    part: ClassVar[str] = "total"
+    _fixed = frozenset({"neuron_selection_mode", "target"})
+    _loose: ClassVar[frozenset[str]] = frozenset({"unit", "resize", "verbose"})
+
+    def __init__(
+        self,
+        model: keras.Model,
+        *,
+        output_layer: str | None = None,
+        output: str | int | None = None,
+        layer: str | None = None,
+        representation: str | None = None,
+        critic: str = "separable",
+        epochs: int = 20,
+        learning_rate: float = 1e-3,
+        mask_weight: float = 0.5,
+        validation_split: float = 0.2,
+        unit: str = "nats",
+        resize: bool = True,
+        seed: int = 0,
+        verbose: int = 1,
+    ):
+        super().__init__(model, output_layer=output_layer, output=output)
+        self.options.pop("neuron_selection_mode")
+        self.options |= {
+            "layer": layer,
+            "representation": representation,
+            "critic": one_of("critic", critic, CRITICS),
+            "epochs": integer("epochs", epochs, 1),
+            "learning_rate": number("learning_rate", learning_rate, 0, above=True),
+            "mask_weight": number("mask_weight", mask_weight, 0),
+            "validation_split": number("validation_split", validation_split, 0, above=True),
+            "unit": one_of("unit", unit, UNITS),
+            "resize": one_of("resize", resize, (True, False)),
+            "seed": integer("seed", seed, 0),
+            "verbose": one_of("verbose", verbose, (0, 1, 2)),
+        }
+        self.cut = Cut(self.graph, layer, representation)
+        image = self._image
+        if resize and (len(image) != len(self.cut.shape) or None in image):
+            raise ValueError(
+                f"expected an input of a fixed size with the axes of the feature map to resize to, received "
+                f"{image} and {self.cut.shape}; give resize=False for maps of the feature map's size"
+            )
+        self.fit_report: InformationReport | None = None
+        self._mask: MaskModule | None = None
+        self._critic: Critic | None = None
+        self._bank: tuple[tf.Tensor, tf.Tensor] | None = None
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        return (self.cut.feature,)
+
+    @property
+    def _image(self) -> tuple[int | None, ...]:
+        """The shape of the input that has the axes of the feature map, or of the first."""
+        shapes = [self.graph.shapes[n] for n in self.graph.inputs]
+        return next((shape for shape in shapes if len(shape) == len(self.cut.shape)), shapes[0])
+
+    @property
+    def _by_sign(self) -> bool:
+        return self.graph.taken_by_sign or self.graph.neurons == 1
+
+    # Fitting
+
+    @property
+    def fitted(self) -> bool:
+        """Whether the mask and the critic are known."""
+        return self._critic is not None
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        batch_size: int = 32,
+        *,
+        steps: int | None = None,
+        memory: float = 4.0,
+        callbacks: Iterable[keras.callbacks.Callback] | keras.callbacks.Callback | None = None,
+        verbose: int | None = None,
+    ) -> Self:
+        """Train the mask module and the critic, the network as it is.
+
+        The network runs once over the inputs; then both trainings are Keras'
+        own, on the feature maps, one after the other. The author's code trains
+        both at once: as neither gives the other a gradient this changes
+        nothing of the mask, and the critic learns of the mask as it ends.
+
+        Interrupted, it leaves the analyzer as it was.
+
+        Args:
+            X: As for :meth:`mipin_keras.Analyzer.fit`.
+            y: The labels of the data, which the masked network is to give:
+                classes ``(n,)``, also one-hot ``(n, classes)``; for a model
+                with one output neuron or a final sigmoid 0 or 1, ``(n,)`` or
+                ``(n, neurons)``. None for the model's own decisions. An int
+                here is the ``batch_size``, as in iNNvestigate.
+            batch_size: Inputs a batch, whose other inputs' parts are the
+                negatives: 2 at least.
+            steps: Batches of the pass over ``X``.
+            memory: GiB that the feature maps may take; what comes behind goes
+                to temporary files.
+            callbacks: Keras', for each of the two trainings. The mask's logs
+                are ``loss``, ``accuracy`` and ``coverage``, the critic's
+                ``loss``, ``total`` and ``decision``, each with ``val_`` too.
+            verbose: Instead of the analyzer's.
+
+        Returns:
+            The analyzer.
+
+        Raises:
+            TypeError, ValueError: See :class:`mipin_keras.data.batches.Batches`;
+                ValueError also for labels of another length or shape, fewer
+                inputs than a batch, a batch of one, and features that are not
+                finite.
+            NotFittedError: If the model's weights change meanwhile.
+        """
+        verbose = one_of("verbose", self.options["verbose"] if verbose is None else verbose, (0, 1, 2))
+        given = None if y is None or isinstance(y, int | np.integer) and not isinstance(y, bool) else y
+        if given is None and y is not None:
+            batch_size = int(y)
+        batch_size = integer("batch_size", batch_size, 2)
+        batches = self.batches(X, given, batch_size, steps)
+        budget = number("memory", memory, 0) * (1 << 30)
+        listed = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks or ())
+        self._refresh()
+        identity = ModelIdentity(self.graph)
+        with Store(budget) as store:
+            progress = Progress(batches.steps, verbose)
+            if verbose:
+                print(f"{self.name}: the feature maps", flush=True)
+            done = 0
+            for i, x in enumerate(batches, 1):
+                feature, representation, logits, beside = self._parts_of(*tensors_of(x))
+                for name, tensor in (("feature maps", feature), ("representations", representation)):
+                    check_finite(
+                        name, tensor.numpy(), "inputs", "look at the model's weights, or the inputs", offset=done
+                    )
+                done += count(x)
+                store.add(tuple(tensor.numpy() for tensor in (feature, representation, logits, *beside)))
+                progress.update(i)
+            progress.finish()
+            feature, representation, logits, *beside = store.arrays()
+            labels = self._labels(given, logits)
+            data = {"feature": feature, "representation": representation}
+            data |= {f"beside_{i:03}": array for i, array in enumerate(beside)}
+            found = self._train(data, labels, logits, given is not None, batch_size, listed, verbose)
+        try:
+            identity.check()
+        except NotFittedError as problem:
+            raise NotFittedError(
+                "expected the model's weights to stay as they are, received others at the end: they changed while it "
+                "was fitted; fit again"
+            ) from problem
+        self._mask, self._critic, self._bank, self.fit_report = found
+        self.identity = identity
+        self.__dict__.pop("_explain", None)
+        return self
+
+    def _train(
+        self,
+        data: dict[str, Any],
+        labels: np.ndarray,
+        logits: np.ndarray,
+        given: bool,
+        batch_size: int,
+        callbacks: list[Any],
+        verbose: int,
+    ) -> tuple[MaskModule, Critic, tuple[tf.Tensor, tf.Tensor], InformationReport]:
+        options, seed = self.options, self.options["seed"]
+        held, train = split(len(labels), options["validation_split"], batch_size, seed, "inputs")
+        mask, critic = self._new(data["feature"].dtype)
+        critic.adapt(data["representation"][train], data["feature"][train])
+        mask.adapt(*critic.standard("x"))
+        fit_options = {"epochs": options["epochs"], "verbose": keras_verbose(verbose)}
+        history = {}
+
+        masking = MaskTraining(mask, self.cut.logits, self._by_sign, options["mask_weight"], name="mask")
+        masking.compile(optimizer=keras.optimizers.Adam(options["learning_rate"]), jit_compile=False)
+        if verbose:
+            print(f"{self.name}: the mask module, on {len(train)} inputs, {len(held)} held out", flush=True)
+        most = min(batch_size, len(held))
+        history["mask"] = masking.fit(
+            ArrayBatches(data, train, batch_size, seed, labels),
+            validation_data=ArrayBatches(data, held, most, None, labels),
+            callbacks=callbacks,
+            **fit_options,
+        ).history
+
+        learning = CriticTraining(critic, mask, name="critic")
+        learning.compile(optimizer=keras.optimizers.Adam(options["learning_rate"]), jit_compile=False)
+        if verbose:
+            print(f"{self.name}: the critic", flush=True)
+        best = BestWeights("val_loss", critic)
+        data = {name: data[name] for name in ("feature", "representation")}
+        history["critic"] = learning.fit(
+            ArrayBatches(data, train, batch_size, seed),
+            validation_data=ArrayBatches(data, held, most),
+            callbacks=[best, *callbacks],
+            **fit_options,
+        ).history
+        own = right(tf.constant(logits[held]), tf.constant(labels[held]), self._by_sign)
+        report = InformationReport(
+            history["critic"]["val_total"][best.epoch],
+            history["critic"]["val_decision"][best.epoch],
+            math.log((most - 1) * math.prod(self.cut.shape[:-1])),
+            history["mask"]["val_coverage"][-1],
+            float(tf.reduce_mean(own)),
+            history["mask"]["val_accuracy"][-1],
+            "given" if given else "decisions",
+            (len(train), len(held)),
+            {name: {key: [float(v) for v in values] for key, values in of.items()} for name, of in history.items()},
+        )
+        return mask, critic, self._new_bank(data["feature"], train, mask), report
+
+    def _new(self, dtype: Any) -> tuple[MaskModule, Critic]:
+        """The two networks before their training."""
+        seed = self.options["seed"]
+        mask = MaskModule(seed=seed, name="mask_module")
+        mask.build((None, *self.cut.shape))
+        critic = Critic(self.options["critic"], seed=seed, name="critic")
+        critic.build((None, self.cut.size), (None, None, self.cut.shape[-1]))
+        return mask, critic
+
+    def _new_bank(self, feature: np.ndarray, train: np.ndarray, mask: MaskModule) -> tuple[tf.Tensor, tf.Tensor]:
+        """Local parts of the fit, drawn at random, as they are and as the mask leaves them: an analysis' negatives."""
+        rng = np.random.default_rng(self.options["seed"])
+        places = math.prod(self.cut.shape[:-1])
+        chosen = np.sort(rng.choice(len(train) * places, min(NEGATIVES, len(train) * places), replace=False))
+        found: list[list[np.ndarray]] = [[], []]
+        for row in np.unique(chosen // places):
+            array = tf.constant(feature[train[row] : train[row] + 1])
+            here = chosen[chosen // places == row] % places
+            for kept, part in zip(found, local_parts(array, mask(array)), strict=True):
+                kept.append(part.numpy()[0, here])
+        return tf.constant(np.concatenate(found[0])), tf.constant(np.concatenate(found[1]))
+
+    def _labels(self, given: Any, logits: np.ndarray) -> np.ndarray:
+        """The labels as the loss takes them, checked."""
+        if given is None:
+            return np.asarray(decisions(logits, self._by_sign))
+        n, neurons = logits.shape
+        labels = np.asarray(given)
+        shapes = [(n,), (n, 1), (n, neurons)] if not self._by_sign or neurons == 1 else [(n, neurons)]
+        if labels.dtype.kind not in "fiub" or labels.shape not in shapes:
+            raise ValueError(
+                f"expected a label for each of the {n} inputs, of shape {' or '.join(map(str, shapes))}, received "
+                f"shape {labels.shape} and dtype {labels.dtype}; give y in the order of X"
+            )
+        if self._by_sign:
+            labels = labels.reshape(n, neurons)
+            if not np.isin(labels, (0, 1)).all():
+                raise ValueError("expected labels 0 and 1 for each output neuron, received others; give y as 0 and 1")
+            return labels.astype("int32")
+        if labels.ndim == 2 and labels.shape[1] == neurons and neurons > 1:
+            if not np.allclose(labels.sum(axis=1), 1) or not np.isin(labels, (0, 1)).all():
+                raise ValueError("expected one-hot labels, received others; give the classes' indices, (n,)")
+            labels = labels.argmax(axis=1)
+        labels = labels.reshape(n)
+        whole = labels.astype("int32")
+        if (whole != labels).any() or whole.min() < 0 or whole.max() >= neurons:
+            raise ValueError(
+                f"expected classes from 0 to {neurons - 1}, received labels from {labels.min()} to {labels.max()}; "
+                "count the classes as the model's output neurons"
+            )
+        return whole
+
+    @functools.cached_property
+    def _parts_of(self) -> Callable:
+        @tf.function(input_signature=self._input_specs, autograph=False)
+        def parts(*x: tf.Tensor) -> Any:
+            return tuple(self.cut.parts(x))
+
+        return parts.get_concrete_function()
+
+    def _forget_traces(self) -> None:
+        super()._forget_traces()
+        self.__dict__.pop("_parts_of", None)
+        self.__dict__.pop("_explain", None)
+
+    # Analyzing
+
+    def decompose(self, X: Any, *, batch_size: int | None = None, memory: float = MEMORY) -> Decomposition:
+        """The three parts of the information, and the mask, of each input.
+
+        Args:
+            X, batch_size, memory: As for :meth:`analyze`.
+
+        Returns:
+            A :class:`Decomposition`, of the feature map's size.
+
+        Raises:
+            NotFittedError, TypeError, ValueError: As :meth:`analyze`.
+        """
+        most = self._batch_size(X, batch_size, memory)
+        parts = list(self._parts(self._decomposed, self._input(X), None, most))
+        return Decomposition(*(np.concatenate(of) for of in zip(*parts, strict=True)))
+
+    def _decomposed(self, x: Any, _: Any = None) -> Decomposition:
+        if self._critic is None or self.identity is None:
+            raise not_fitted(self.name)
+        *found, finite, weights = self._explain(*tensors_of(x))
+        self.identity.check(weights)
+        if not finite.numpy():
+            raise ValueError(
+                "expected finite feature maps, received NaN or infinity; look for the cause in the model's weights"
+            )
+        total, decision, mask = (tensor.numpy() for tensor in found)
+        scale = np.float32(1 / math.log(2) if self.options["unit"] == "bits" else 1)
+        return Decomposition(total * scale, decision * scale, (total - decision) * scale, mask)
+
+    @functools.cached_property
+    def _explain(self) -> Callable:
+        critic, mask, bank, identity = self._critic, self._mask, self._bank, self.identity
+        if critic is None or mask is None or bank is None or identity is None:
+            raise not_fitted(self.name)
+
+        @tf.function(input_signature=self._input_specs, autograph=False)
+        def explain(*x: tf.Tensor) -> tuple:
+            parts = self.cut.parts(x)
+            z, n = parts.representation, tf.shape(parts.representation)[0]
+            shares = mask(parts.feature)
+            found = []
+            for own, negatives in zip(local_parts(parts.feature, shares), bank, strict=True):
+                others = tf.math.reduce_logsumexp(critic(z, negatives[None])[:, 0], axis=1)
+                # Each z with its own parts alone: of all pairs of a batch only these are wanted.
+                scores = critic.of_pairs(z, own)
+                nats = pointwise(scores, others, negatives.shape[0])
+                found.append(tf.reshape(nats, (n, *self.cut.shape[:-1])))
+            finite = tf.reduce_all(tf.math.is_finite(parts.feature))
+            return (*found, tf.reshape(shares, (n, *self.cut.shape[:-1])), finite, identity.weights.read())
+
+        return explain.get_concrete_function()
+
+    def _analyze(self, x: Any, neuron_selection: Any) -> np.ndarray:
+        if neuron_selection is not None:
+            raise ValueError(
+                f"expected no neuron_selection, as {self.name!r} explains what the representation knows and no output "
+                f"neuron, received {neuron_selection!r}; leave it out"
+            )
+        found = getattr(self._decomposed(x), self.part)
+        if not self.options["resize"]:
+            return found
+        *sizes, channels = self._image
+        return np.repeat(resized(found, tuple(sizes))[..., None], channels, axis=-1)
+
+    def _analyze_layers(self, x: Any, neuron_selection: Any, tensor_ids: dict[str, int]) -> Any:
+        raise NotImplementedError(
+            f"expected a method that goes back over the layers, received {self.name!r}, which has a fit for each "
+            "layer; give another one as layer=, or take 'gradient' or 'lrp.epsilon'"
+        )
+
+    def _check_reducible(self) -> None:
+        if not self.options["resize"]:
+            raise ValueError(
+                "reduce= expected maps with channels, received resize=False, whose maps have none; leave one of the "
+                "two out"
+            )
+        super()._check_reducible()
+
+    # Files
+
+    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+        if self._critic is None or self._mask is None or self._bank is None or self.fit_report is None:
+            raise not_fitted(self.name)
+        arrays = {
+            f"{name}/{i}": np.asarray(weight, np.float32)
+            for name, layer in (("mask", self._mask), ("critic", self._critic))
+            for i, weight in enumerate(layer.get_weights())
+        }
+        arrays |= {f"bank/{i}": tensor.numpy() for i, tensor in enumerate(self._bank)}
+        return arrays, {"report": self.fit_report._asdict(), "negatives": int(self._bank[0].shape[0])}
+
+    def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+        found = {
+            f"{name}/{i}": tuple(weight.shape)
+            for name, layer in zip(("mask", "critic"), self._new("float32"), strict=True)
+            for i, weight in enumerate(layer.weights)
+        }
+        size = integer("negatives", about["negatives"], 1)
+        return found | {f"bank/{i}": (size, self.cut.shape[-1]) for i in range(2)}
+
+    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
+        report = dict(about["report"])
+        report["samples"] = tuple(report["samples"])
+        made = self._new("float32")
+        for name, layer in zip(("mask", "critic"), made, strict=True):
+            layer.set_weights([arrays[f"{name}/{i}"] for i in range(len(layer.weights))])
+        self._mask, self._critic = made
+        self._bank = tf.constant(arrays["bank/0"]), tf.constant(arrays["bank/1"])
+        self.fit_report = InformationReport(**report)
+        self.__dict__.pop("_explain", None)
+
+
+class TotalInformation(Information):
+    """I(Z, X_i): all that the representation knows of each local part; see :class:`Information`."""
+
+    name = "mi.total"
+    part = "total"
+
+
+class DecisionInformation(Information):
+    """I(Z, X'_i): of what the decision needs; see :class:`Information`."""
+
+    name = "mi.decision"
+    part = "decision"
+
+
+class RedundantInformation(Information):
+    """I(Z, X_i) - I(Z, X'_i): what the representation knows and the decision does not need; see :class:`Information`."""
+
+    name = "mi.redundant"
+    part = "redundant"
