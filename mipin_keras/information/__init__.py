@@ -4,17 +4,11 @@
 :func:`mutual_information` for two plain arrays.
 """
 
-from .analyzer import (
-    DecisionInformation,
-    Decomposition,
-    Information,
-    InformationReport,
-    RedundantInformation,
-    TotalInformation,
-)
+from .analyzer import DecisionInformation, Information, RedundantInformation, TotalInformation
 from .critic import Critic
 from .estimate import MutualInformation, mutual_information
 from .mask import MaskModule
+from .results import Decomposition, InformationReport
 
 #: The analyzers by name.
 INFORMATION: dict[str, type[Information]] = {

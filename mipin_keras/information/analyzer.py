@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import keras
 import numpy as np
@@ -16,74 +16,17 @@ from ..analyzer import Analyzer
 from ..channels import resized
 from ..checks import NotFittedError, check_finite, integer, not_fitted, number, one_of
 from ..data.inputs import count
-from ..data.progress import Progress, keras_verbose
+from ..data.progress import Progress
 from ..saving.identity import ModelIdentity
-from .critic import CRITICS, Critic, pointwise
-from .estimate import ArrayBatches, BestWeights, split
-from .mask import MaskModule
+from .critic import CRITICS, pointwise
+from .fitting import new_networks, train
+from .labels import checked
 from .parts import Cut
+from .results import Decomposition, Fitted, InformationReport
 from .store import Store
-from .training import CriticTraining, MaskTraining, decisions, local_parts, right
+from .training import local_parts
 
 UNITS = ("nats", "bits")
-#: How many local parts of the fit an analysis takes for negatives.
-NEGATIVES = 1024
-
-
-class Decomposition(NamedTuple):
-    """What a representation shares with each local part of its input.
-
-    All are float32 ``(n, *spatial)``, of the feature map's size, in the
-    analyzer's unit; single locations may be below 0, and the decision-related
-    information above the total.
-
-    Attributes:
-        total: I(Z, X_i).
-        decision: I(Z, X'_i), where X' is what the mask leaves of X.
-        redundant: Their difference.
-        mask: λ, between 0 and 1.
-    """
-
-    total: np.ndarray
-    decision: np.ndarray
-    redundant: np.ndarray
-    mask: np.ndarray
-
-    @property
-    def sums(self) -> dict[str, np.ndarray]:
-        """The sum over all locations of each, ``(n,)``, by its name; of the mask its mean, the coverage."""
-        axes = tuple(range(1, self.total.ndim))
-        found = {name: getattr(self, name).sum(axis=axes) for name in ("total", "decision", "redundant")}
-        return found | {"coverage": self.mask.mean(axis=axes)}
-
-
-class InformationReport(NamedTuple):
-    """What a fit of the information analyzers found, on held-out inputs where it does not say otherwise.
-
-    Attributes:
-        total, decision: The mean information at a location, in nats, with a
-            held-out batch's other parts as negatives, of the best epoch.
-        limit: log(number of negatives) there, in nats: an estimate near it
-            says only that there is as much or more.
-        coverage: The mean of λ.
-        accuracy: The share of labels that the network gives.
-        masked_accuracy: The share that it gives behind the mask.
-        labels: ``"given"``, or ``"decisions"`` where the labels are the
-            model's own; then ``accuracy`` is 1.
-        samples: Inputs trained on, and held out.
-        history: By training, ``"mask"`` and ``"critic"``, Keras' history: a
-            list of numbers, one an epoch, by the name of the log.
-    """
-
-    total: float
-    decision: float
-    limit: float
-    coverage: float
-    accuracy: float
-    masked_accuracy: float
-    labels: str
-    samples: tuple[int, int]
-    history: dict[str, dict[str, list[float]]]
 
 
 class Information(Analyzer):
@@ -179,9 +122,7 @@ class Information(Analyzer):
                 f"{image} and {self.cut.shape}; give resize=False for maps of the feature map's size"
             )
         self.fit_report: InformationReport | None = None
-        self._mask: MaskModule | None = None
-        self._critic: Critic | None = None
-        self._bank: tuple[tf.Tensor, tf.Tensor] | None = None
+        self._found: Fitted | None = None
 
     @property
     def starts(self) -> tuple[int, ...]:
@@ -202,7 +143,7 @@ class Information(Analyzer):
     @property
     def fitted(self) -> bool:
         """Whether the mask and the critic are known."""
-        return self._critic is not None
+        return self._found is not None
 
     def fit(
         self,
@@ -277,10 +218,13 @@ class Information(Analyzer):
                 progress.update(i)
             progress.finish()
             feature, representation, logits, *beside = store.arrays()
-            labels = self._labels(given, logits)
+            labels = checked(given, logits, self._by_sign)
             data = {"feature": feature, "representation": representation}
             data |= {f"beside_{i:03}": array for i, array in enumerate(beside)}
-            found = self._train(data, labels, logits, given is not None, batch_size, listed, verbose)
+            found = train(
+                self.cut, data, labels, logits, self.options, name=self.name, by_sign=self._by_sign,
+                given=given is not None, batch_size=batch_size, callbacks=listed, verbose=verbose,
+            )  # fmt: skip
         try:
             identity.check()
         except NotFittedError as problem:
@@ -288,118 +232,13 @@ class Information(Analyzer):
                 "expected the model's weights to stay as they are, received others at the end: they changed while it "
                 "was fitted; fit again"
             ) from problem
-        self._mask, self._critic, self._bank, self.fit_report = found
         self.identity = identity
-        self.__dict__.pop("_explain", None)
+        self._take(found)
         return self
 
-    def _train(
-        self,
-        data: dict[str, Any],
-        labels: np.ndarray,
-        logits: np.ndarray,
-        given: bool,
-        batch_size: int,
-        callbacks: list[Any],
-        verbose: int,
-    ) -> tuple[MaskModule, Critic, tuple[tf.Tensor, tf.Tensor], InformationReport]:
-        options, seed = self.options, self.options["seed"]
-        held, train = split(len(labels), options["validation_split"], batch_size, seed, "inputs")
-        mask, critic = self._new(data["feature"].dtype)
-        critic.adapt(data["representation"][train], data["feature"][train])
-        mask.adapt(*critic.standard("x"))
-        fit_options = {"epochs": options["epochs"], "verbose": keras_verbose(verbose)}
-        history = {}
-
-        masking = MaskTraining(mask, self.cut.logits, self._by_sign, options["mask_weight"], name="mask")
-        masking.compile(optimizer=keras.optimizers.Adam(options["learning_rate"]), jit_compile=False)
-        if verbose:
-            print(f"{self.name}: the mask module, on {len(train)} inputs, {len(held)} held out", flush=True)
-        most = min(batch_size, len(held))
-        history["mask"] = masking.fit(
-            ArrayBatches(data, train, batch_size, seed, labels),
-            validation_data=ArrayBatches(data, held, most, None, labels),
-            callbacks=callbacks,
-            **fit_options,
-        ).history
-
-        learning = CriticTraining(critic, mask, name="critic")
-        learning.compile(optimizer=keras.optimizers.Adam(options["learning_rate"]), jit_compile=False)
-        if verbose:
-            print(f"{self.name}: the critic", flush=True)
-        best = BestWeights("val_loss", critic)
-        data = {name: data[name] for name in ("feature", "representation")}
-        history["critic"] = learning.fit(
-            ArrayBatches(data, train, batch_size, seed),
-            validation_data=ArrayBatches(data, held, most),
-            callbacks=[best, *callbacks],
-            **fit_options,
-        ).history
-        own = right(tf.constant(logits[held]), tf.constant(labels[held]), self._by_sign)
-        report = InformationReport(
-            history["critic"]["val_total"][best.epoch],
-            history["critic"]["val_decision"][best.epoch],
-            math.log((most - 1) * math.prod(self.cut.shape[:-1])),
-            history["mask"]["val_coverage"][-1],
-            float(tf.reduce_mean(own)),
-            history["mask"]["val_accuracy"][-1],
-            "given" if given else "decisions",
-            (len(train), len(held)),
-            {name: {key: [float(v) for v in values] for key, values in of.items()} for name, of in history.items()},
-        )
-        return mask, critic, self._new_bank(data["feature"], train, mask), report
-
-    def _new(self, dtype: Any) -> tuple[MaskModule, Critic]:
-        """The two networks before their training."""
-        seed = self.options["seed"]
-        mask = MaskModule(seed=seed, name="mask_module")
-        mask.build((None, *self.cut.shape))
-        critic = Critic(self.options["critic"], seed=seed, name="critic")
-        critic.build((None, self.cut.size), (None, None, self.cut.shape[-1]))
-        return mask, critic
-
-    def _new_bank(self, feature: np.ndarray, train: np.ndarray, mask: MaskModule) -> tuple[tf.Tensor, tf.Tensor]:
-        """Local parts of the fit, drawn at random, as they are and as the mask leaves them: an analysis' negatives."""
-        rng = np.random.default_rng(self.options["seed"])
-        places = math.prod(self.cut.shape[:-1])
-        chosen = np.sort(rng.choice(len(train) * places, min(NEGATIVES, len(train) * places), replace=False))
-        found: list[list[np.ndarray]] = [[], []]
-        for row in np.unique(chosen // places):
-            array = tf.constant(feature[train[row] : train[row] + 1])
-            here = chosen[chosen // places == row] % places
-            for kept, part in zip(found, local_parts(array, mask(array)), strict=True):
-                kept.append(part.numpy()[0, here])
-        return tf.constant(np.concatenate(found[0])), tf.constant(np.concatenate(found[1]))
-
-    def _labels(self, given: Any, logits: np.ndarray) -> np.ndarray:
-        """The labels as the loss takes them, checked."""
-        if given is None:
-            return np.asarray(decisions(logits, self._by_sign))
-        n, neurons = logits.shape
-        labels = np.asarray(given)
-        shapes = [(n,), (n, 1), (n, neurons)] if not self._by_sign or neurons == 1 else [(n, neurons)]
-        if labels.dtype.kind not in "fiub" or labels.shape not in shapes:
-            raise ValueError(
-                f"expected a label for each of the {n} inputs, of shape {' or '.join(map(str, shapes))}, received "
-                f"shape {labels.shape} and dtype {labels.dtype}; give y in the order of X"
-            )
-        if self._by_sign:
-            labels = labels.reshape(n, neurons)
-            if not np.isin(labels, (0, 1)).all():
-                raise ValueError("expected labels 0 and 1 for each output neuron, received others; give y as 0 and 1")
-            return labels.astype("int32")
-        if labels.ndim == 2 and labels.shape[1] == neurons and neurons > 1:
-            if not np.allclose(labels.sum(axis=1), 1) or not np.isin(labels, (0, 1)).all():
-                raise ValueError("expected one-hot labels, received others; give the classes' indices, (n,)")
-            labels = labels.argmax(axis=1)
-        labels = labels.reshape(n)
-        whole = labels.astype("int32")
-        if (whole != labels).any() or whole.min() < 0 or whole.max() >= neurons:
-            raise ValueError(
-                f"expected classes from 0 to {neurons - 1}, received labels from {labels.min()} to {labels.max()}; "
-                "count the classes as the model's output neurons"
-            )
-        return whole
+    def _take(self, found: Fitted) -> None:
+        self._found, self.fit_report = found, found.report
+        self.__dict__.pop("_explain", None)  # it holds the fit before
 
     @functools.cached_property
     def _parts_of(self) -> Callable:
@@ -433,7 +272,7 @@ class Information(Analyzer):
         return Decomposition(*(np.concatenate(of) for of in zip(*parts, strict=True)))
 
     def _decomposed(self, x: Any, _: Any = None) -> Decomposition:
-        if self._critic is None or self.identity is None:
+        if self.identity is None:
             raise not_fitted(self.name)
         *found, finite, weights = self._explain(*tensors_of(x))
         self.identity.check(weights)
@@ -447,9 +286,9 @@ class Information(Analyzer):
 
     @functools.cached_property
     def _explain(self) -> Callable:
-        critic, mask, bank, identity = self._critic, self._mask, self._bank, self.identity
-        if critic is None or mask is None or bank is None or identity is None:
+        if self._found is None or self.identity is None:
             raise not_fitted(self.name)
+        (mask, critic, bank, _), identity = self._found, self.identity
 
         @tf.function(input_signature=self._input_specs, autograph=False)
         def explain(*x: tf.Tensor) -> tuple:
@@ -497,20 +336,21 @@ class Information(Analyzer):
     # Files
 
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        if self._critic is None or self._mask is None or self._bank is None or self.fit_report is None:
+        if self._found is None:
             raise not_fitted(self.name)
+        mask, critic, bank, report = self._found
         arrays = {
             f"{name}/{i}": np.asarray(weight, np.float32)
-            for name, layer in (("mask", self._mask), ("critic", self._critic))
+            for name, layer in (("mask", mask), ("critic", critic))
             for i, weight in enumerate(layer.get_weights())
         }
-        arrays |= {f"bank/{i}": tensor.numpy() for i, tensor in enumerate(self._bank)}
-        return arrays, {"report": self.fit_report._asdict(), "negatives": int(self._bank[0].shape[0])}
+        arrays |= {f"bank/{i}": tensor.numpy() for i, tensor in enumerate(bank)}
+        return arrays, {"report": report._asdict(), "negatives": int(bank[0].shape[0])}
 
     def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
         found = {
             f"{name}/{i}": tuple(weight.shape)
-            for name, layer in zip(("mask", "critic"), self._new("float32"), strict=True)
+            for name, layer in zip(("mask", "critic"), new_networks(self.cut, self.options), strict=True)
             for i, weight in enumerate(layer.weights)
         }
         size = integer("negatives", about["negatives"], 1)
@@ -519,13 +359,11 @@ class Information(Analyzer):
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
         report = dict(about["report"])
         report["samples"] = tuple(report["samples"])
-        made = self._new("float32")
-        for name, layer in zip(("mask", "critic"), made, strict=True):
+        mask, critic = new_networks(self.cut, self.options)
+        for name, layer in (("mask", mask), ("critic", critic)):
             layer.set_weights([arrays[f"{name}/{i}"] for i in range(len(layer.weights))])
-        self._mask, self._critic = made
-        self._bank = tf.constant(arrays["bank/0"]), tf.constant(arrays["bank/1"])
-        self.fit_report = InformationReport(**report)
-        self.__dict__.pop("_explain", None)
+        bank = tf.constant(arrays["bank/0"]), tf.constant(arrays["bank/1"])
+        self._take(Fitted(mask, critic, bank, InformationReport(**report)))
 
 
 class TotalInformation(Information):
@@ -543,7 +381,7 @@ class DecisionInformation(Information):
 
 
 class RedundantInformation(Information):
-    """I(Z, X_i) - I(Z, X'_i): what the representation knows and the decision does not need; see :class:`Information`."""
+    """I(Z, X_i) - I(Z, X'_i): what Z knows and the decision does not need; see :class:`Information`."""
 
     name = "mi.redundant"
     part = "redundant"

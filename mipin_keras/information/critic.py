@@ -151,7 +151,7 @@ def pointwise(own: tf.Tensor, others: tf.Tensor, count: Any) -> tf.Tensor:
 
 
 def bounded(own: tf.Tensor, others: tf.Tensor, count: Any) -> tf.Tensor:
-    """As :func:`pointwise`, with the pair itself among the negatives: at most log(count + 1) (van den Oord et al. 2018).
+    """As :func:`pointwise`, with the pair itself among the negatives: at most log(count + 1) (van den Oord 2018).
 
     This is what the critic is trained by. Its best critic is the same; but the
     mean of :func:`pointwise` has no largest value on a batch, and a critic

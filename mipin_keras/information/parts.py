@@ -124,8 +124,8 @@ class Cut:
         made = {step.output for step in self._behind} | {self.feature}
         if self.representation not in made:
             raise ValueError(
-                f"expected a representation that depends on the local parts, received {representation!r} and {layer!r}, "
-                "which does not lead to it; name a layer in front of it, or another representation"
+                f"expected a representation that depends on the local parts, received {representation!r} and "
+                f"{layer!r}, which does not lead to it; name a layer in front of it, or another representation"
             )
         if self._graph.output not in made or not self._behind:
             raise ValueError(

@@ -19,7 +19,8 @@ class Store:
     """
 
     def __init__(self, memory: float):
-        self._memory, self._held, self._folder = memory, 0, None
+        self._memory, self._held = memory, 0
+        self._folder: tempfile.TemporaryDirectory | None = None
         self._parts: list[list[np.ndarray]] = []
         self._files: list[Any] = []
         self._rows = 0

@@ -125,8 +125,3 @@ def right(logits: tf.Tensor, labels: tf.Tensor, by_sign: bool) -> tf.Tensor:
         same = tf.equal(logits > 0, tf.cast(labels, tf.float32) > 0.5)
         return tf.reduce_mean(tf.cast(same, tf.float32), axis=1)
     return tf.cast(tf.equal(tf.argmax(logits, axis=1, output_type=tf.int32), tf.cast(labels, tf.int32)), tf.float32)
-
-
-def decisions(logits: Any, by_sign: bool) -> Any:
-    """The model's own labels, from its logits, NumPy's: as :func:`cross_entropy` takes them."""
-    return (logits > 0).astype("int32") if by_sign else logits.argmax(axis=1).astype("int32")
