@@ -4,7 +4,8 @@
 :func:`mutual_information` for two plain arrays.
 """
 
-from .analyzer import DecisionInformation, Information, RedundantInformation, TotalInformation
+from .analyzer import Information
+from .components import DecisionInformation, RedundantInformation, TotalInformation
 from .critic import Critic
 from .estimate import MutualInformation, mutual_information
 from .mask import MaskModule

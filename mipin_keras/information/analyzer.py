@@ -14,17 +14,15 @@ import tensorflow as tf
 from ..analysis.batching import MEMORY, tensors_of
 from ..analyzer import Analyzer
 from ..channels import resized
-from ..checks import NotFittedError, check_finite, integer, not_fitted, number, one_of
-from ..data.inputs import count
-from ..data.progress import Progress
+from ..checks import NotFittedError, integer, not_fitted, number, one_of
 from ..saving.identity import ModelIdentity
-from .critic import CRITICS, pointwise
-from .fitting import new_networks, train
+from . import explaining, files
+from .critic import CRITICS
+from .fitting import gathered, train
 from .labels import checked
 from .parts import Cut
 from .results import Decomposition, Fitted, InformationReport
 from .store import Store
-from .training import local_parts
 
 UNITS = ("nats", "bits")
 
@@ -202,25 +200,11 @@ class Information(Analyzer):
         listed = [callbacks] if isinstance(callbacks, keras.callbacks.Callback) else list(callbacks or ())
         self._refresh()
         identity = ModelIdentity(self.graph)
+        if verbose:
+            print(f"{self.name}: the feature maps", flush=True)
         with Store(budget) as store:
-            progress = Progress(batches.steps, verbose)
-            if verbose:
-                print(f"{self.name}: the feature maps", flush=True)
-            done = 0
-            for i, x in enumerate(batches, 1):
-                feature, representation, logits, beside = self._parts_of(*tensors_of(x))
-                for name, tensor in (("feature maps", feature), ("representations", representation)):
-                    check_finite(
-                        name, tensor.numpy(), "inputs", "look at the model's weights, or the inputs", offset=done
-                    )
-                done += count(x)
-                store.add(tuple(tensor.numpy() for tensor in (feature, representation, logits, *beside)))
-                progress.update(i)
-            progress.finish()
-            feature, representation, logits, *beside = store.arrays()
+            data, logits = gathered(batches, self._parts_of, store, verbose)
             labels = checked(given, logits, self._by_sign)
-            data = {"feature": feature, "representation": representation}
-            data |= {f"beside_{i:03}": array for i, array in enumerate(beside)}
             found = train(
                 self.cut, data, labels, logits, self.options, name=self.name, by_sign=self._by_sign,
                 given=given is not None, batch_size=batch_size, callbacks=listed, verbose=verbose,
@@ -238,7 +222,8 @@ class Information(Analyzer):
 
     def _take(self, found: Fitted) -> None:
         self._found, self.fit_report = found, found.report
-        self.__dict__.pop("_explain", None)  # it holds the fit before
+        for trace in ("_explain", "_masked"):  # they hold the fit before
+            self.__dict__.pop(trace, None)
 
     @functools.cached_property
     def _parts_of(self) -> Callable:
@@ -250,8 +235,8 @@ class Information(Analyzer):
 
     def _forget_traces(self) -> None:
         super()._forget_traces()
-        self.__dict__.pop("_parts_of", None)
-        self.__dict__.pop("_explain", None)
+        for trace in ("_parts_of", "_explain", "_masked"):
+            self.__dict__.pop(trace, None)
 
     # Analyzing
 
@@ -272,10 +257,10 @@ class Information(Analyzer):
         return Decomposition(*(np.concatenate(of) for of in zip(*parts, strict=True)))
 
     def _decomposed(self, x: Any, _: Any = None) -> Decomposition:
-        if self.identity is None:
-            raise not_fitted(self.name)
-        *found, finite, weights = self._explain(*tensors_of(x))
-        self.identity.check(weights)
+        explain = self._explain
+        *found, finite, weights = explain(*tensors_of(x))
+        if self.identity is not None:
+            self.identity.check(weights)
         if not finite.numpy():
             raise ValueError(
                 "expected finite feature maps, received NaN or infinity; look for the cause in the model's weights"
@@ -288,24 +273,46 @@ class Information(Analyzer):
     def _explain(self) -> Callable:
         if self._found is None or self.identity is None:
             raise not_fitted(self.name)
-        (mask, critic, bank, _), identity = self._found, self.identity
+        found, identity = self._found, self.identity
 
         @tf.function(input_signature=self._input_specs, autograph=False)
         def explain(*x: tf.Tensor) -> tuple:
-            parts = self.cut.parts(x)
-            z, n = parts.representation, tf.shape(parts.representation)[0]
-            shares = mask(parts.feature)
-            found = []
-            for own, negatives in zip(local_parts(parts.feature, shares), bank, strict=True):
-                others = tf.math.reduce_logsumexp(critic(z, negatives[None])[:, 0], axis=1)
-                # Each z with its own parts alone: of all pairs of a batch only these are wanted.
-                scores = critic.of_pairs(z, own)
-                nats = pointwise(scores, others, negatives.shape[0])
-                found.append(tf.reshape(nats, (n, *self.cut.shape[:-1])))
-            finite = tf.reduce_all(tf.math.is_finite(parts.feature))
-            return (*found, tf.reshape(shares, (n, *self.cut.shape[:-1])), finite, identity.weights.read())
+            return (*explaining.information(self.cut, found, x), identity.weights.read())
 
         return explain.get_concrete_function()
+
+    def masked_logits(self, X: Any, *, batch_size: int | None = None, memory: float = MEMORY) -> np.ndarray:
+        """The network's logits behind the mask: what it decides from what the mask leaves.
+
+        Args:
+            X, batch_size, memory: As for :meth:`analyze`.
+
+        Returns:
+            float32 of shape ``(n, neurons)``.
+
+        Raises:
+            NotFittedError, TypeError, ValueError: As :meth:`analyze`.
+        """
+        most = self._batch_size(X, batch_size, memory)
+        return self._batched(self._of_masked, X, None, most, maps=False)
+
+    def _of_masked(self, x: Any, _: Any = None) -> np.ndarray:
+        if self._found is None or self.identity is None:
+            raise not_fitted(self.name)
+        self.identity.check()
+        return self._masked(*tensors_of(x)).numpy()
+
+    @functools.cached_property
+    def _masked(self) -> Callable:
+        if self._found is None:
+            raise not_fitted(self.name)
+        mask = self._found.mask
+
+        @tf.function(input_signature=self._input_specs, autograph=False)
+        def masked(*x: tf.Tensor) -> tf.Tensor:
+            return explaining.masked_logits(self.cut, mask, x)
+
+        return masked.get_concrete_function()
 
     def _analyze(self, x: Any, neuron_selection: Any) -> np.ndarray:
         if neuron_selection is not None:
@@ -316,7 +323,7 @@ class Information(Analyzer):
         found = getattr(self._decomposed(x), self.part)
         if not self.options["resize"]:
             return found
-        *sizes, channels = self._image
+        *sizes, channels = (size or 1 for size in self._image)  # none is open: the map is resized to them
         return np.repeat(resized(found, tuple(sizes))[..., None], channels, axis=-1)
 
     def _analyze_layers(self, x: Any, neuron_selection: Any, tensor_ids: dict[str, int]) -> Any:
@@ -338,50 +345,10 @@ class Information(Analyzer):
     def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         if self._found is None:
             raise not_fitted(self.name)
-        mask, critic, bank, report = self._found
-        arrays = {
-            f"{name}/{i}": np.asarray(weight, np.float32)
-            for name, layer in (("mask", mask), ("critic", critic))
-            for i, weight in enumerate(layer.get_weights())
-        }
-        arrays |= {f"bank/{i}": tensor.numpy() for i, tensor in enumerate(bank)}
-        return arrays, {"report": report._asdict(), "negatives": int(bank[0].shape[0])}
+        return files.state(self._found)
 
     def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        found = {
-            f"{name}/{i}": tuple(weight.shape)
-            for name, layer in zip(("mask", "critic"), new_networks(self.cut, self.options), strict=True)
-            for i, weight in enumerate(layer.weights)
-        }
-        size = integer("negatives", about["negatives"], 1)
-        return found | {f"bank/{i}": (size, self.cut.shape[-1]) for i in range(2)}
+        return files.shapes(self.cut, self.options, about)
 
     def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-        report = dict(about["report"])
-        report["samples"] = tuple(report["samples"])
-        mask, critic = new_networks(self.cut, self.options)
-        for name, layer in (("mask", mask), ("critic", critic)):
-            layer.set_weights([arrays[f"{name}/{i}"] for i in range(len(layer.weights))])
-        bank = tf.constant(arrays["bank/0"]), tf.constant(arrays["bank/1"])
-        self._take(Fitted(mask, critic, bank, InformationReport(**report)))
-
-
-class TotalInformation(Information):
-    """I(Z, X_i): all that the representation knows of each local part; see :class:`Information`."""
-
-    name = "mi.total"
-    part = "total"
-
-
-class DecisionInformation(Information):
-    """I(Z, X'_i): of what the decision needs; see :class:`Information`."""
-
-    name = "mi.decision"
-    part = "decision"
-
-
-class RedundantInformation(Information):
-    """I(Z, X_i) - I(Z, X'_i): what Z knows and the decision does not need; see :class:`Information`."""
-
-    name = "mi.redundant"
-    part = "redundant"
+        self._take(files.restored(self.cut, self.options, arrays, about))

@@ -106,7 +106,8 @@ class Critic(keras.layers.Layer):
 
     def standard(self, side: str) -> tuple[np.ndarray, np.ndarray]:
         """What :meth:`adapt` found for ``"z"`` or ``"x"``: the mean, and what the deviation is multiplied by."""
-        return tuple(keras.ops.convert_to_numpy(getattr(self, f"_{side}_{part}")) for part in ("mean", "scale"))  # type: ignore[return-value]
+        mean, scale = (keras.ops.convert_to_numpy(getattr(self, f"_{side}_{part}")) for part in ("mean", "scale"))
+        return mean, scale
 
     def call(self, z: Any, x: Any) -> Any:
         return self._scores(z, x, "nc,mpc->nmp", lambda z: z[:, None, None, :], lambda x: x[None])

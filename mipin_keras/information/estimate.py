@@ -234,7 +234,8 @@ class BestWeights(keras.callbacks.Callback):
 
     def __init__(self, monitor: str, weights: Any = None):
         super().__init__()
-        self._monitor, self._of, self._least, self._best = monitor, weights, math.inf, None
+        self._monitor, self._of, self._least = monitor, weights, math.inf
+        self._best: list[np.ndarray] | None = None
         self.epoch = 0
 
     def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:

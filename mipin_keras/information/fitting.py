@@ -3,22 +3,62 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-from ..data.progress import keras_verbose
+from ..analysis.batching import tensors_of
+from ..checks import check_finite
+from ..data.batches import Batches
+from ..data.progress import Progress, keras_verbose
 from .critic import Critic
 from .estimate import ArrayBatches, BestWeights, split
 from .mask import MaskModule
 from .parts import Cut
 from .results import Fitted, InformationReport
+from .store import Store
 from .training import CriticTraining, MaskTraining, local_parts, right
 
 #: How many local parts of the fit an analysis takes for negatives.
 NEGATIVES = 1024
+
+
+def gathered(
+    batches: Batches, parts_of: Callable, store: Store, verbose: int
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """What a fit reads of each input, by one pass over the data.
+
+    Args:
+        batches: The inputs.
+        parts_of: From a batch's tensors to a :class:`~.parts.Parts`.
+        store: Where it is kept.
+        verbose: 0 silent, 1 a bar, 2 a line.
+
+    Returns:
+        By name ``feature``, ``representation``, and the tensors ``beside_000``
+        and so on that the network behind the feature map reads; and the
+        logits, ``(n, neurons)``.
+
+    Raises:
+        ValueError: For features that are not finite.
+    """
+    progress, done = Progress(batches.steps, verbose), 0
+    for i, x in enumerate(batches, 1):
+        feature, representation, logits, beside = (
+            keras.tree.map_structure(lambda tensor: tensor.numpy(), part) for part in parts_of(*tensors_of(x))
+        )
+        for name, array in (("feature maps", feature), ("representations", representation)):
+            check_finite(name, array, "inputs", "look at the model's weights, or the inputs", offset=done)
+        done += len(feature)
+        store.add((feature, representation, logits, *beside))
+        progress.update(i)
+    progress.finish()
+    feature, representation, logits, *others = store.arrays()
+    named = {f"beside_{i:03}": array for i, array in enumerate(others)}
+    return {"feature": feature, "representation": representation} | named, logits
 
 
 def train(
@@ -39,9 +79,7 @@ def train(
 
     Args:
         cut: Where the model is cut.
-        data: By name, of all inputs: ``feature``, ``representation``, and the
-            tensors ``beside_000`` and so on that the network behind the
-            feature map reads.
+        data: What :func:`gathered` gave.
         labels: As :func:`~.training.cross_entropy` takes them.
         logits: The network's own, ``(n, neurons)``.
         options: The analyzer's.
