@@ -20,12 +20,22 @@ def pytest_configure(config):
     config.option.loadscopereorder = False  # else xdist sorts the files, by the number of their tests alone
 
 
-@pytest.hookimpl(trylast=True)
+@pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_collection_modifyitems(items):
-    """The files that take longest first, so that no worker is left with one at the end.
+    """What of a test runs by default, and the files that take longest first.
 
-    Those are the ones with tests of many seconds, and then those with many tests.
+    Of a test that is marked few(n), the first n cases run by default; the
+    others are medium, and among the situations of tests/wild slow. The files with tests of many seconds come first, and
+    then those with many tests, so that no worker is left with one at the end.
     """
+    seen = collections.Counter()
+    for item in items:  # before anything is left out by its marker
+        few = item.get_closest_marker("few")
+        if few is not None and not item.get_closest_marker("slow"):
+            seen[item.path, item.originalname] += 1
+            if seen[item.path, item.originalname] > few.args[0]:
+                item.add_marker(pytest.mark.slow if item.path.parent.name == "wild" else pytest.mark.medium)
+    yield
     sizes = collections.Counter(item.path for item in items)
     medium = {item.path for item in items if item.get_closest_marker("medium") or item.get_closest_marker("slow")}
     items.sort(key=lambda item: (item.path not in medium, -sizes[item.path]))

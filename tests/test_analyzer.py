@@ -443,6 +443,7 @@ def test_the_size_of_a_sample_is_that_of_all_that_the_network_makes_of_it():
 
 
 @pytest.mark.parametrize("name", ["gradient", "smoothgrad", "lrp.epsilon", "mipin", "pattern.net"])
+@pytest.mark.few(2)
 def test_memory_changes_no_number(name):
     options = {"verbose": 0} if name in ("mipin", "pattern.net") else {}
     options |= {"augment_by_n": 5} if name == "smoothgrad" else {}

@@ -60,6 +60,7 @@ def last_row(printed, first):
     return found
 
 
+@pytest.mark.medium
 def test_both_packages_fit_in_turns_and_each_setting_of_memory_has_a_row(monkeypatch, capsys, started):
     monkeypatch.setitem(CASES, "small", Case(small, [0, 2], None, {None: 0.5, 8.0: 0.7}, predict=True))
     assert command.main(["fit", "--cases", "small", "--against", str(PACKAGE), "--rounds", "2", "--seed", "3"]) == 0

@@ -166,6 +166,7 @@ def signal_of_all(name, kind, x):
 @pytest.mark.parametrize(
     "case", [(name, "residual") for name in FAMILIES if name in LEARNING], ids="-".join, indirect=True
 )
+@pytest.mark.medium
 def test_another_fit_gives_the_same(case):
     assert close(made(case.name, case.model).fit(case.x).analyze(case.x), case.found, 1e-5)
 

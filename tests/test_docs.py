@@ -79,6 +79,7 @@ WITH_CODE = [page for page in PAGES if page != INNVESTIGATE and blocks_of(page)]
 
 
 @pytest.mark.parametrize("page", WITH_CODE, ids=lambda page: page.name)
+@pytest.mark.few(3)
 def test_code_runs_and_prints_what_the_page_says(page, tmp_path, monkeypatch, own_inverses):
     monkeypatch.chdir(tmp_path)
     names = {"__name__": "page"} | (given_to_readme() if page == README else {})  # as in a script or a notebook

@@ -38,6 +38,7 @@ def branches():
 
 @pytest.mark.parametrize("layer", ["relu", "conv2", "pool"])
 @pytest.mark.parametrize("name", ["input_t_gradient", "guided_backprop", "lrp.epsilon", "deep_taylor"])
+@pytest.mark.few(3)
 def test_down_to_a_layer_it_is_the_explanation_of_the_model_above(name, layer):
     model = residual()
     feature = model.get_layer(layer).output
@@ -217,6 +218,7 @@ def test_patterns_give_layers_after_a_fit_and_anew_after_another(name):
 
 @pytest.mark.parametrize("mode", ["max_activation", "index", "all", lambda logits: 1])
 @pytest.mark.parametrize("source", ["array", "dataset", "generator"])
+@pytest.mark.few(3)
 def test_a_class_is_the_mean_of_its_maps(mode, source):
     model = residual()
     analyzer = create_analyzer("input_t_gradient", model, neuron_selection_mode=mode, input_layer="pool")

@@ -30,6 +30,7 @@ def plain(value):
 
 
 @pytest.mark.parametrize(("name", "options"), CASES)
+@pytest.mark.few(4)
 def test_options_and_arguments(name, options, tmp_path):
     model, x = cnn(), samples((7, 6, 2), 24)
     quiet = {"verbose": 0, "classes": [0, 1, 2], "epochs": 1, "neuron_selection_mode": "index"} | NEEDED.get(name, {})

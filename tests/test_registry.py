@@ -189,6 +189,7 @@ CASES = [
 
 
 @pytest.mark.parametrize(("name", "option"), CASES)
+@pytest.mark.few(32)
 def test_every_option_changes_the_numbers_or_refuses(name, option):
     value, beside, *model = OTHERS[name][option]
     if option == "activations":
@@ -208,6 +209,7 @@ def test_every_option_changes_the_numbers_or_refuses(name, option):
 
 
 @pytest.mark.parametrize("name", OURS)
+@pytest.mark.few(9)
 def test_nothing_but_options_changes_the_numbers(name, capsys):
     """Made a second time, it gives the same numbers; what it says is verbose's."""
     wanted = maps(name, {})

@@ -62,6 +62,7 @@ def wanted(method, built_in):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("kind", RELUS)
+@pytest.mark.few(9)
 def test_a_relu_is_a_relu_however_it_is_written(kind, method):
     found = map_of(network(RELUS[kind]), method)
     assert found.any()
@@ -80,6 +81,7 @@ HEADS = {
 
 @pytest.mark.parametrize("method", ["gradient", "lrp.epsilon"])
 @pytest.mark.parametrize("kind", HEADS)
+@pytest.mark.few(3)
 def test_logits_are_explained(kind, method):
     linear = plain(True)
     model = network(lambda layer, y: layer(activation="relu")(y), HEADS[kind])
@@ -112,6 +114,7 @@ SLOPES = {
 
 @pytest.mark.parametrize("method", ["gradient", "lrp.epsilon", "lrp.alpha_2_beta_1", "guided_backprop", "mipin"])
 @pytest.mark.parametrize("kind", ["partial", "Lambda"])
+@pytest.mark.few(3)
 def test_a_slope_of_ones_own_stays_what_it_is(kind, method):
     options = METHODS.get(method, {}) | ({"activations": "any"} if method == "guided_backprop" else {})
     x = samples((7, 6, 2), 24, seed=2)

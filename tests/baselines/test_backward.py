@@ -41,6 +41,7 @@ def tape(model, x, shares):
 @pytest.mark.parametrize(
     ("name", "dtype"), [*((name, "int32") for name in WALKERS), ("gradient", "uint8"), ("gradient", "bool")]
 )
+@pytest.mark.few(4)
 def test_a_model_of_integers_is_explained_at_the_first_floating_tensor(name, dtype):
     """As if the part of the model behind the embedding were the model; and it says so."""
     x, vectors = keras.Input((6,), dtype=dtype), keras.Input((6, 5))
@@ -94,6 +95,7 @@ def refusal(name, model):
         ("deep_taylor", [L.Activation("tanh", name="a"), L.ReLU(name="b"), Odd(name="c")], "ac"),
     ],
 )
+@pytest.mark.few(2)
 def test_a_refusal_names_every_unknown_layer_at_once_and_what_would_do(name, layers, unknown):
     model = with_weights(keras.Sequential([keras.Input((5, 3)), *layers, L.Flatten(), L.Dense(2, name="head")]))
     message = refusal(name, model)
@@ -259,6 +261,7 @@ def test_a_float64_model_is_computed_in_float64(rng):
 
 
 @pytest.mark.parametrize("name", [name for name in WALKERS if not name.startswith("pattern")])
+@pytest.mark.few(3)
 def test_a_mixed_float16_model_gives_finite_float32(name):
     def build(dtype):
         x = keras.Input((6, 6, 2))
@@ -288,6 +291,7 @@ def test_a_mixed_float16_model_gives_finite_float32(name):
         *itertools.product(("gradient", "smoothgrad", "pattern.net"), ("index", "all", lambda z: z.argmin(axis=1))),
     ],
 )
+@pytest.mark.few(5)
 def test_one_trace_serves_all_batch_sizes(name, mode, monkeypatch):
     model = cnn()
     analyzer = made(name, model, neuron_selection_mode=mode).fit(samples((7, 6, 2), 20))
@@ -303,6 +307,7 @@ def test_one_trace_serves_all_batch_sizes(name, mode, monkeypatch):
 
 
 @pytest.mark.parametrize("name", [name for name in WALKERS if not name.startswith("pattern")])
+@pytest.mark.few(3)
 def test_weights_are_those_of_the_moment(name):
     model = cnn()
     x = samples((7, 6, 2), 6)

@@ -125,6 +125,7 @@ def model_of(body):
 
 
 @pytest.mark.parametrize("body", BODIES)
+@pytest.mark.few(4)
 def test_it_weighs_what_the_last_convolution_leads_to(body):
     model = model_of(body)
     shape = BODIES[body]

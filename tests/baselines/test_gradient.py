@@ -87,6 +87,7 @@ MODELS = {
 
 
 @pytest.mark.parametrize("kind", MODELS)
+@pytest.mark.few(6)
 def test_the_gradient_is_the_tapes(kind, rng):
     shape, body = MODELS[kind]
     model = model_of(shape, body)
@@ -139,6 +140,7 @@ def smooth(hidden=(10, 8)):
 @pytest.mark.parametrize("make", [smooth, cnn])
 @pytest.mark.parametrize("steps", [1, 7])
 @pytest.mark.parametrize(("rule", "offset"), [("left", 0.0), ("middle", 0.5), ("right", 1.0)])
+@pytest.mark.few(3)
 def test_integrated_gradients_are_the_riemann_sum(make, steps, rule, offset):
     model = make()
     x = samples(model.input_shape[1:], 5)
@@ -322,6 +324,7 @@ def test_bad_options_of_smoothgrad_are_refused(options, shown):
 @pytest.mark.parametrize("batch_size", [1, 4, 128])
 @pytest.mark.parametrize(("name", "option"), [("integrated_gradients", "steps"), ("smoothgrad", "augment_by_n")])
 @pytest.mark.parametrize("mode", ["max_activation", "index"])
+@pytest.mark.few(9)
 def test_no_more_points_at_once_than_the_batch_size(name, option, n, batch_size, mode, monkeypatch):
     analyzer = create_analyzer(name, plain(), neuron_selection_mode=mode, **{option: 11})
     sizes, logits = [], []

@@ -159,6 +159,7 @@ def written_as(form):
 
 
 @pytest.mark.parametrize("form", FORMS)
+@pytest.mark.few(5)
 def test_every_form_of_relu_is_seen_and_never_the_plain_gradient_comes_back(form):
     x = 0.5 * samples((12,), 20)
     model = written_as(form)

@@ -23,6 +23,7 @@ def close(a, b):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.medium
 def test_it_does_what_the_library_does(run, files, tmp_path):
     status, out, err, found = run("--max-pictures", 10)
     assert (status, err) == (0, "")
@@ -72,6 +73,7 @@ OPTIONS = {
 
 
 @pytest.mark.parametrize("flags", OPTIONS)
+@pytest.mark.few(2)
 def test_each_option_is_that_of_the_library(run, files, flags):
     flags, options = OPTIONS[flags]
     status, _, err, found = run("--neuron", 1, *flags)

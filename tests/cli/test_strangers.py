@@ -70,6 +70,7 @@ def test_a_model_that_is_trusted_is_loaded(files, run, monkeypatch):
           for more in (["-mmipin_keras"], ["-um", "mipin_keras"], ["-Bummipin_keras"])),
     ],
 )  # fmt: skip
+@pytest.mark.medium
 def test_nothing_is_imported_from_the_working_directory(command, tmp_path):
     """Where ``mipin`` would not: a file named as a module that the package imports, first or late."""
     root = str(pathlib.Path(__file__).parents[2])

@@ -124,6 +124,7 @@ def test_one_replica_alone_cannot_fit():
         ({"worker": ["a:1"], "evaluator": ["d:1"]}, ("evaluator", 0), None),
     ],
 )
+@pytest.mark.few(2)
 def test_the_position_of_a_process_in_its_cluster(spec, task, position):
     cluster = tf.distribute.cluster_resolver.SimpleClusterResolver(
         tf.train.ClusterSpec(spec), task_type=task[0], task_id=task[1]

@@ -52,6 +52,7 @@ def test_the_gradient_of_a_subclassed_model(rng):
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.few(2)
 def test_a_function_around_a_model_is_explained_as_the_model(name, rng):
     model, x = mlp(), rng.normal(size=(5, 12)).astype("float32")
     options = {"steps": 5} if name == "integrated_gradients" else {"augment_by_n": 4} if name == "smoothgrad" else {}

@@ -58,6 +58,7 @@ SUMMED = {
         (targets.as_target(1), [0, 1, 0, 0]),
     ],
 )  # fmt: skip
+@pytest.mark.few(8)
 def test_a_weighted_sum_is_one_neuron_where_the_layers_allow_it(kind, target, weights, rng):
     model = (COMBINED | SUMMED)[kind]()
     x = rng.normal(size=(3, *model.input_shape[1:])).astype("float32")

@@ -104,6 +104,7 @@ def axes(layer, shape):
 
 
 @pytest.mark.parametrize(("kind", "shape", "settings"), CONVOLUTIONS, ids=described)
+@pytest.mark.few(9)
 def test_convolutions_are_their_matrix_and_the_adjoint_its_transpose(kind, shape, settings, rng):
     layer = kind(**settings, activation="relu")
     step = step_of(layer, shape)

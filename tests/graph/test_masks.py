@@ -59,6 +59,7 @@ BODIES = {
 
 @pytest.mark.filterwarnings("ignore:Layer .* was passed an input with a mask")  # by Keras: it is what is tested
 @pytest.mark.parametrize("kind", BODIES)
+@pytest.mark.few(3)
 def test_a_padded_sequence_is_walked_as_the_model_runs_it(kind, rng):
     try:
         model = model_of(BODIES[kind])

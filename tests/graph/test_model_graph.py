@@ -126,6 +126,7 @@ def nodes(model):
 
 
 @pytest.mark.parametrize("make", MODELS, **BY_NAME)
+@pytest.mark.few(4)
 def test_the_walk_reproduces_predict_and_leaves_the_model_alone(make, rng):
     model = with_weights(make())
     if make is many_layers:  # variances above 0

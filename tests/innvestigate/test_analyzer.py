@@ -93,6 +93,7 @@ ZOO = {
 
 
 @pytest.mark.parametrize("case", ZOO)
+@pytest.mark.few(7)
 def test_the_twin_has_the_models_logits(case):
     shape, between = ZOO[case]
     between = [type(layer).from_config(layer.get_config()) for layer in between]

@@ -273,6 +273,7 @@ def test_what_is_refused(walk):
 
 
 @pytest.mark.parametrize("name", ["gradient", "guided_backprop", "lrp.epsilon", "pattern.attribution", "mipin"])
+@pytest.mark.few(2)
 def test_an_analyzer_of_the_copy_explains_it_as_it_has_become(name):
     model = cnn()
     x = samples(model.input_shape[1:], 6)

@@ -112,6 +112,7 @@ def test_a_convolution_under_max_pooling_is_algorithm_1():
     [{}, *(pytest.param(o, marks=pytest.mark.medium) for o in ({"samples": "class"}, {"forward_relu": False}))],
     ids=str,
 )
+@pytest.mark.few(2)
 def test_the_maps_are_those_of_all_channels(name, options, monkeypatch):
     model = HEADS[name]()
     x = data(model)
@@ -144,6 +145,7 @@ def test_both_ways_through_the_data_give_the_same(name):
 
 
 @EACH
+@pytest.mark.few(2)
 def test_layers_in_the_head_have_zeros_beside_the_explained_channel(name, monkeypatch):
     model = HEADS[name]()
     x = data(model)

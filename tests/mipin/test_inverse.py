@@ -245,6 +245,7 @@ def test_keras_activation_operations_have_the_activations_inverse():
     ],
     ids=lambda value: type(value).__name__ if isinstance(value, L.Layer) else "",
 )  # fmt: skip
+@pytest.mark.few(10)
 def test_a_signal_keeps_its_dtype(layer, shape, dtype, rng):
     inverse = inverse_of(layer, shape)
     x = tf.constant(rng.normal(size=(5, *shape)), tf.float32)

@@ -182,6 +182,7 @@ def fitted(make, **options):
 
 @pytest.mark.filterwarnings("ignore:.*fewer than")
 @pytest.mark.parametrize("case", CASES)
+@pytest.mark.few(7)
 def test_it_gives_the_source_signal(case, tmp_path):
     make, options = CASES[case]
     analyzer, x = fitted(make, **options)
@@ -211,6 +212,7 @@ def test_it_gives_the_source_signal(case, tmp_path):
 @pytest.mark.parametrize(
     "case", ["residual", "gated", "nested and shared", pytest.param("kinds", marks=pytest.mark.medium)]
 )
+@pytest.mark.medium
 def test_training_reaches_every_inverse_and_not_the_explained_model(case):
     make, options = CASES[case]
     analyzer, x = fitted(make, **options)
@@ -344,6 +346,7 @@ def test_another_process_loads_it(tmp_path):
 
 
 @pytest.mark.parametrize("unit", [True, 1.0, "1", None, [1], [0, 1], (1,), 3, -1, np.array([1])])
+@pytest.mark.few(3)
 def test_a_unit_that_is_none(unit):
     analyzer, _ = fitted(cnn)
     model = analyzer.inverse_model(1)

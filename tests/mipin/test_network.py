@@ -35,6 +35,7 @@ def agrees(model, x, units, wanted, **options):
 @pytest.mark.parametrize("samples_", ["all", "class"])
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("head", [None, "softmax"])
+@pytest.mark.few(2)
 def test_an_mlp(samples_, relu, head):
     model, x = mlp(head=head), samples((12,), 200)
     layers = layers_of(model)
@@ -90,6 +91,7 @@ def test_from_one_layer_to_another():
 
 @pytest.mark.parametrize("samples_", ["all", "class"])
 @pytest.mark.parametrize("relu", [True, False])
+@pytest.mark.few(2)
 def test_a_cnn(samples_, relu):
     model, x = cnn(), samples((7, 6, 2), 60)
     layers = layers_of(model)
@@ -189,6 +191,7 @@ def test_no_batch_size_is_traced_twice(monkeypatch):
 
 
 @pytest.mark.parametrize("make", [cnn, residual])
+@pytest.mark.medium
 def test_pieces_change_nothing(make, monkeypatch):
     """The walk of a fit, in pieces, passes by what the one of an analysis does at once."""
     graph, x = ModelGraph(make()), samples((7, 6, 2), 4)

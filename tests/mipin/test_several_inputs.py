@@ -124,6 +124,7 @@ def test_a_fit_of_two_inputs_is_saved(tmp_path):
 
 @pytest.mark.parametrize("units", [1, 4])
 @pytest.mark.parametrize("head", ["sigmoid", keras.ops.sigmoid, "layer"], ids=["name", "function", "layer"])
+@pytest.mark.few(2)
 def test_behind_a_sigmoid_an_output_has_the_samples_with_a_positive_logit(units, head):
     model, x = mlp(units=units, head=None if head == "layer" else head), samples((12,), 120)
     if head == "layer":

@@ -95,6 +95,7 @@ def digits(monkeypatch):
     monkeypatch.setattr(models, "trained", lambda *args, **options: (model, {"accuracy": 1.0}))
 
 
+@pytest.mark.medium
 def test_the_curves_on_colours(tmp_path, monkeypatch):
     digits(monkeypatch)
     titles = ("Gradient", "Grad-CAM", "MIP-IN")

@@ -105,6 +105,7 @@ def test_the_page_says_who_leads():
     assert mentions(text, "MIP-IN leads", "0.700", "Grad-CAM, 0.600, is next", "does not tell the two apart")
 
 
+@pytest.mark.medium
 def test_the_game_on_colours(tmp_path, monkeypatch):
     titles = ("Gradient", "Grad-CAM", "MIP-IN")
     monkeypatch.setattr(methods, "METHODS", {title: methods.METHODS[title] for title in titles})

@@ -76,6 +76,7 @@ def test_one_that_fails_stops_no_other_and_is_named(tmp_path, experiments, capsy
     assert (tmp_path / "out" / "second.json").is_file() and not (tmp_path / "out" / "first.json").exists()
 
 
+@pytest.mark.medium
 def test_resume_leaves_out_what_is_done_with_this_seed(tmp_path, experiments, capsys):
     assert command.main(arguments(tmp_path)) == 0
     experiments["first"] = module("first", fails=RuntimeError("run again"))

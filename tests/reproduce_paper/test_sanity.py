@@ -134,6 +134,7 @@ def run(folder, model):
     return found
 
 
+@pytest.mark.medium
 def test_the_experiment_on_digits(tmp_path, monkeypatch):
     titles = ("Gradient", "Guided Backprop")
     monkeypatch.setattr(methods, "METHODS", {title: methods.METHODS[title] for title in titles})

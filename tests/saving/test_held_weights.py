@@ -43,6 +43,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 @pytest.mark.parametrize("addressed", [True, False], ids=["by address", "by value"])
+@pytest.mark.few(5)
 def test_each_way_to_change_a_weight_is_noticed(name, addressed, model, monkeypatch):
     if not addressed:  # a device or dtype that DLPack does not know
         monkeypatch.setattr(held_weights, "_address", lambda tensor: None)

@@ -41,6 +41,7 @@ def train(model):
     "name", ["mipin", "pattern.net", *(pytest.param(f"{kind}", marks=pytest.mark.medium)
                                        for kind in ("mipin.trained", "pattern.attribution"))]
 )  # fmt: skip
+@pytest.mark.medium
 def test_a_fit_does_not_outlive_its_weights(name, tmp_path):
     model = cnn()
     analyzer = made(name, model).fit(X)
@@ -134,6 +135,7 @@ def test_what_no_fingerprint_sees_is_refused_on_loading(tmp_path):
 
 
 @pytest.mark.parametrize("name", WITHOUT_FIT)
+@pytest.mark.few(8)
 def test_a_method_without_a_fit_goes_on_with_the_new_weights(name):
     model = cnn()
     analyzer = made(name, model)
@@ -204,6 +206,7 @@ ADAPTED = [
 
 
 @pytest.mark.parametrize(("name", "options"), ADAPTED)
+@pytest.mark.few(2)
 def test_a_normalisation_that_is_adapted_anew_is_taken_as_it_is_then(name, options):
     """Keras keeps its mean and variance as constants, which a trace would keep too."""
     model = adapted()

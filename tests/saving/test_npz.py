@@ -217,6 +217,7 @@ MUTATIONS = [flip_in_the_archive, flip_in_a_member, swap_members, drop_or_add_a_
 
 @pytest.mark.parametrize("count", [40, pytest.param(200, marks=pytest.mark.medium)])
 @pytest.mark.parametrize("mutation", MUTATIONS)
+@pytest.mark.few(2)
 def test_a_file_that_was_changed_is_refused_or_gives_the_same_bits(mutation, count, saved, tmp_path):
     rng = np.random.default_rng(11)
     changed = [mutation(saved[1], rng) for _ in range(count)]
@@ -261,6 +262,7 @@ def test_a_crafted_header_is_one_error_that_names_the_file(kind, saved, tmp_path
 
 
 @pytest.mark.parametrize("exponent", [float("inf"), 5000, "x", 10**400])
+@pytest.mark.few(2)
 def test_crafted_exponents_are_refused(exponent, tmp_path):
     analyzer = create_analyzer("pattern.net", mlp(), verbose=0).fit(samples((12,), 40))
     with npz.Reader(analyzer.save(tmp_path / "good.npz")) as file:

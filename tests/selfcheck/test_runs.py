@@ -57,6 +57,7 @@ class Own(L.Layer):
         ("pattern.attribution", {"verbose": 0}), ("mipin", {"verbose": 0}),
     ],
 )  # fmt: skip
+@pytest.mark.few(3)
 def test_nothing_fails_for_a_sound_model(name, options, rng):
     model, x = cnn(), rng.random((40, 7, 6, 2)).astype("float32")
     analyzer = create_analyzer(name, model, **options).fit(x)

@@ -47,6 +47,7 @@ OTHERS = {
 
 @pytest.mark.parametrize("head", HEADS)
 @pytest.mark.parametrize("name", each(GRADIENTS))
+@pytest.mark.few(3)
 def test_a_heads_function_is_left_off(name, head):
     function, known = HEADS[head]
     model = image_model(head=function)
@@ -57,6 +58,7 @@ def test_a_heads_function_is_left_off(name, head):
 
 @pytest.mark.parametrize("head", ["tf.nn.softmax", "keras.ops.sigmoid"])
 @pytest.mark.parametrize("name", each([*RULED, "grad_cam"]))
+@pytest.mark.few(3)
 def test_every_method_with_a_heads_function(name, head):
     function, known = HEADS[head]
     agree(maps(name, image_model(head=function), X), maps(name, image_model(head=known), X))
@@ -64,6 +66,7 @@ def test_every_method_with_a_heads_function(name, head):
 
 @pytest.mark.parametrize("relu", RELUS)
 @pytest.mark.parametrize("name", each(OURS))
+@pytest.mark.few(8)
 def test_a_relu_by_another_name_is_a_relu(name, relu):
     function, known = RELUS[relu]
     agree(maps(name, image_model(hidden=function), X), maps(name, image_model(hidden=known), X))
@@ -71,6 +74,7 @@ def test_a_relu_by_another_name_is_a_relu(name, relu):
 
 @pytest.mark.parametrize("other", OTHERS)
 @pytest.mark.parametrize("name", ["gradient", "lrp.epsilon", "deep_taylor", "guided_backprop", "mipin"])
+@pytest.mark.few(7)
 def test_other_functions_are_what_keras_calls_them(name, other):
     function, known = OTHERS[other]
     try:
@@ -117,6 +121,7 @@ def test_a_function_that_is_no_softmax_stays():
 
 @pytest.mark.parametrize("name", ["gradient", "lrp.epsilon", "mipin"])
 @pytest.mark.parametrize("end", ["Activation", "Softmax", "operation", "a layer of TensorFlow's"])
+@pytest.mark.few(3)
 def test_a_softmax_as_a_step_of_its_own(name, end):
     x = keras.Input((6,))
     logits = L.Dense(3, name="logits")(L.Dense(5, activation="relu")(x))

@@ -17,6 +17,7 @@ def rows(report):
 
 
 @pytest.mark.parametrize("name", each([*FAMILIES, "grad_cam", "lrp.z"]))
+@pytest.mark.few(2)
 def test_a_right_analyzer_passes(name, capsys):
     fine = {"steps": 300, "riemann": "middle"} if name == "integrated_gradients" else {}
     report = fitted(name, residual(), X, **fine).check(X[:4])

@@ -122,6 +122,7 @@ def test_inputs_by_name_in_any_order(name):
 
 @pytest.mark.parametrize("name", ["mipin", "pattern.attribution"])
 @pytest.mark.parametrize("kind", ["list", "dict", "dataset of tuples", "dataset of dicts"])
+@pytest.mark.few(2)
 def test_a_fit_takes_several_inputs_from_any_source(name, kind):
     labels = np.zeros(30)
     by_name = {"a": A, "b": B}

@@ -47,6 +47,7 @@ def test_bounds_are_those_of_an_input_of_floats(name):
 
 
 @pytest.mark.parametrize("name", each(OURS, without=BOUNDED))
+@pytest.mark.few(2)
 def test_photographs_as_bytes(name):
     scaled = PHOTOS.astype("float32") / 255
     wanted = maps(name, photo_model(scale=False), scaled)
@@ -85,6 +86,7 @@ FIRST = "the first layers with weights are looked for behind the tokens, not beh
 
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED], without=BOUNDED))
 @pytest.mark.parametrize("dtype", ["int32", "int64"])
+@pytest.mark.few(4)
 def test_tokens_are_explained_at_their_embedding(name, dtype):
     model, tokens = text_model(dtype), TOKENS.astype(dtype)
     vectors = np.asarray(model.get_layer("embedding")(tokens))

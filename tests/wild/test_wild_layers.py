@@ -95,6 +95,7 @@ def inner_by_name(names):
 
 @pytest.mark.parametrize("names", [("IT", "IS"), ("IS", "IT")], ids=["in order", "swapped"])
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+@pytest.mark.few(4)
 def test_an_inner_model_called_by_name(name, names):
     x = samples((6,), 30)
     model = inner_by_name(names)
@@ -121,6 +122,7 @@ def test_an_inner_model_called_by_name(name, names):
 
 @pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("layer", ["LSTM", "GRU", "SimpleRNN"])
+@pytest.mark.few(2)
 def test_layers_with_state_are_left_as_they_were(name, layer):
     x = keras.Input(batch_shape=(2, 5, 2))
     recurrent = getattr(L, layer)(3, stateful=True)
@@ -185,6 +187,7 @@ class Named(Listed):
 
 @pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("layer", [Listed, Named])
+@pytest.mark.few(2)
 def test_layers_that_return_lists_or_dictionaries(name, layer):
     x = keras.Input((6,))
     found = layer(name="own")(L.Dense(4, activation="relu")(x))

@@ -77,6 +77,7 @@ def masked(reader, end, head=None):
 
 
 @pytest.mark.parametrize("reader", each(READERS, [reader for reader in READERS if reader not in SLOW]))
+@pytest.mark.few(3)
 def test_the_gradient_with_masks(reader):
     model = masked(reader, "mean")
     logits = lambda x: model(x, training=False)  # noqa: E731
@@ -92,12 +93,14 @@ def test_the_gradient_with_masks(reader):
 
 @pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("reader", ["multi-head attention behind Dense", "stacked LSTMs", "a transformer in steps"])
+@pytest.mark.few(2)
 def test_every_gradient_method_and_a_reader_that_flattens(name, reader):
     model = masked(reader, "flat")
     agree(maps(name, model, X), by_tape(name, largest(lambda x: model(x, training=False), X), X))
 
 
 @pytest.mark.parametrize("name", each(GRADIENTS))
+@pytest.mark.medium
 def test_tokens_with_mask_zero_explained_at_their_embedding(name):
     tokens = np.array([[3, 1, 4, 0, 0], [2, 7, 0, 5, 1]], "int32")
     x = keras.Input((5,), dtype="int32")
@@ -120,6 +123,7 @@ def test_tokens_with_mask_zero_explained_at_their_embedding(name):
 
 
 @pytest.mark.parametrize("name", each(["gradient", "input_t_gradient"], ["gradient"]))
+@pytest.mark.medium
 def test_a_text_padded_further_has_the_same_map(name):
     x = keras.Input((None,), dtype="int32")
     y = L.Embedding(8, 4, mask_zero=True, name="embedding")(x)
@@ -134,6 +138,7 @@ def test_a_text_padded_further_has_the_same_map(name):
 
 # Not integrated gradients: its path starts at zeros, where everything is masked and the model itself gives 0 / 0.
 @pytest.mark.parametrize("name", each([name for name in [*GRADIENTS, *RULED] if name != "integrated_gradients"]))
+@pytest.mark.few(2)
 def test_a_masked_mean_is_the_mean_of_what_is_left(name):
     # Dense layers on each step and a masked mean: of a series with two steps of padding, the model of the first three
     # steps.
@@ -160,12 +165,14 @@ def test_a_masked_mean_is_the_mean_of_what_is_left(name):
 
 @pytest.mark.parametrize("reader", ["multi-head attention", "LSTM"])
 @pytest.mark.parametrize("name", ["lrp.epsilon", "deep_taylor", "pattern.net", "mipin"])
+@pytest.mark.few(2)
 def test_methods_without_a_rule_name_the_layer(name, reader):
     layer = {"multi-head attention": "multi_head_attention", "LSTM": "lstm"}[reader]
     with pytest.raises(ValueError, match=rf"'{layer}\w*' .*(take 'gradient'|input_layer)"):
         made(name, masked(reader, "mean"))
 
 
+@pytest.mark.medium
 def test_two_readers_of_one_mask_in_both_orders():
     # A mask that is read twice is no tensor with a signal: nothing is added up for it.
     x = keras.Input((5, 2))
@@ -177,6 +184,7 @@ def test_two_readers_of_one_mask_in_both_orders():
     agree(found, by_tape("gradient", largest(lambda points: model(points, training=False), X), X))
 
 
+@pytest.mark.medium
 def test_a_mask_given_as_an_argument():
     # Some compute the mask themselves, from the input, and hand it over.
     x = keras.Input((5, 2))

@@ -111,6 +111,7 @@ def test_why_one_class_rather_than_another(name):
 
 # A convolution that is trained starts from random numbers of its own for each fit of another class or target.
 @pytest.mark.parametrize("name", each(OURS, without=["mipin.trained"]))
+@pytest.mark.few(2)
 def test_an_index_as_target_is_that_unit(name):
     x = keras.Input((6, 5, 2))
     y = L.Flatten()(L.MaxPooling2D(2)(L.Conv2D(3, 3, activation="relu")(x)))
@@ -163,6 +164,7 @@ SAVED = {"negative": lambda: targets.negative(1), "contrast": lambda: targets.co
 
 @pytest.mark.parametrize("target", SAVED)
 @pytest.mark.parametrize("name", ["lrp.epsilon", "mipin", "pattern.attribution"])
+@pytest.mark.few(3)
 def test_a_saved_target_is_in_the_file(name, target, tmp_path):
     model = heads(KERNEL, head="softmax")
     analyzer = fitted(name, model, X, target=SAVED[target]())
@@ -184,6 +186,7 @@ def test_a_users_target_is_asked_for_again(tmp_path):
 
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
 @pytest.mark.parametrize("output", ["head1", 1], ids=["by name", "by index"])
+@pytest.mark.few(4)
 def test_one_of_several_outputs(name, output):
     both = heads(KERNEL[:, :1], KERNEL)
     agree(maps(name, both, X, output=output), maps(name, heads(KERNEL), X))

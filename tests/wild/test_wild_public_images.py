@@ -80,6 +80,7 @@ def test_grad_cam_inside_a_nested_base(layer):
 
 
 @pytest.mark.parametrize("name", each(OURS))
+@pytest.mark.few(2)
 def test_a_nested_base_is_read_as_in_one_piece(name):
     model = new_head(base())
     agree(maps(name, model, X), maps(name, in_one_piece(model), X), 1e-4)
@@ -97,6 +98,7 @@ def test_a_sequential_of_a_base_and_layers():
 
 
 @pytest.mark.parametrize("name", each(OURS))
+@pytest.mark.few(2)
 def test_a_frozen_base_changes_no_map(name):
     free, frozen, called = base(), base(), base()
     frozen.trainable = False
@@ -136,6 +138,7 @@ def deployed(augmented):
 
 
 @pytest.mark.parametrize("name", each(OURS))
+@pytest.mark.few(2)
 def test_preprocessing_and_augmentation_inside_the_model(name):
     photos = 255 * np.random.default_rng(0).random((12, 8, 6, 3), np.float32)
     plain = deployed(False)
@@ -298,6 +301,7 @@ def test_a_video_read_frame_by_frame(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.few(2)
 def test_logits_probabilities_and_how_it_was_compiled(name):
     logits, probabilities = new_head(base(), head=None), new_head(base(), head="softmax")
     wanted = maps(name, logits, X)
@@ -315,6 +319,7 @@ def test_logits_probabilities_and_how_it_was_compiled(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.few(2)
 def test_a_temperature(name):
     x = keras.Input((8, 6, 3))
     y = L.Dense(3, name="logits")(L.GlobalAveragePooling2D()(L.Conv2D(4, 3, activation="relu")(x)))

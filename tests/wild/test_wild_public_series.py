@@ -59,6 +59,7 @@ RECURRENT = {
 
 @pytest.mark.parametrize("body", RECURRENT)
 @pytest.mark.parametrize("name", each(GRADIENTS, ["gradient"]))
+@pytest.mark.few(2)
 def test_recurrent_networks(name, body):
     model, plain = classifier(RECURRENT[body])
     agree(maps(name, model, X[:4]), by_tape(name, largest(called(plain), X[:4]), X[:4]), 1e-4)
@@ -72,6 +73,7 @@ def test_a_recurrent_networks_map_is_complete():
 
 
 @pytest.mark.parametrize("name", ["lrp.epsilon", "deep_taylor", "guided_backprop", "pattern.net", "mipin"])
+@pytest.mark.few(2)
 def test_methods_without_a_rule_for_recurrence_name_it_and_go_on_above(name):
     x = keras.Input((9, 2))
     y = L.LSTM(4, name="recurrent")(x)
@@ -107,6 +109,7 @@ def sensors(image):
 
 
 @pytest.mark.parametrize("name", each(OURS))
+@pytest.mark.few(2)
 def test_a_series_is_an_image_of_one_row(name):
     wanted = maps(name, sensors(True), X[:, None])
     agree(maps(name, sensors(False), X), wanted[:, 0], 1e-3 if name.startswith("mipin") else 1e-4)
@@ -131,6 +134,7 @@ def test_a_causal_convolution_takes_nothing_from_later(name):
 
 
 @pytest.mark.parametrize("name", [n for n in FAMILIES if n != "mipin"])
+@pytest.mark.few(2)
 def test_series_of_any_length(name):
     def built(length):
         x = keras.Input((length, 2))
@@ -212,6 +216,7 @@ def test_attention_over_the_steps(name, kind):
 
 
 @pytest.mark.parametrize("name", each(OURS))
+@pytest.mark.few(2)
 def test_what_only_trains_is_no_part_of_a_map(name):
     def built(training):
         x = keras.Input((9, 2))

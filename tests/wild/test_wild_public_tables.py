@@ -95,6 +95,7 @@ def test_normalization_adapted_to_the_columns():
 
 @pytest.mark.parametrize("activation", ["elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus", "leaky_relu"])
 @pytest.mark.parametrize("name", each(GRADIENTS))
+@pytest.mark.few(4)
 def test_smooth_activations(name, activation):
     model = table(L.Dense(5, activation=activation), L.Dense(4, activation=activation), units=2)
     agree(maps(name, model, X[:5]), by_tape(name, largest(called(model), X[:5]), X[:5]), 1e-4)
@@ -129,6 +130,7 @@ def test_a_model_without_an_input_layer(name):
 
 
 @pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.few(2)
 def test_after_more_training(name, tmp_path):
     model, other = mlp(), mlp(seed=8)
     x = samples((12,), 30)

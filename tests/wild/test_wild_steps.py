@@ -45,6 +45,7 @@ SEVERAL = {"return_state": with_state, "attention scores": with_scores, "both wa
 
 @pytest.mark.parametrize("step", SEVERAL)
 @pytest.mark.parametrize("name", each(GRADIENTS, ["gradient"]))
+@pytest.mark.few(2)
 def test_steps_with_several_outputs(name, step):
     x = keras.Input((5, 2))
     model = with_weights(keras.Model(x, L.Dense(3)(SEVERAL[step](x))))
@@ -78,6 +79,7 @@ PARTS = {
 
 @pytest.mark.parametrize("part", PARTS)
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+@pytest.mark.few(9)
 def test_parts_of_a_tensor(name, part):
     wild, plain = (image_net(begin) for begin in PARTS[part])
     np.testing.assert_allclose(wild(IMAGES), plain(IMAGES), rtol=1e-5, atol=1e-6)
@@ -119,6 +121,7 @@ def test_preprocess_input_of_caffe_for_methods_with_rules():
 
 
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+@pytest.mark.few(2)
 def test_two_tensors_stacked(name):
     def built(stacked):
         x = keras.Input((6,))
@@ -156,6 +159,7 @@ def test_small_signals_under_mixed_precision(name):
 
 
 @pytest.mark.parametrize("name", each(OURS))
+@pytest.mark.few(2)
 def test_mixed_precision_is_close_to_full_precision(name):
     def built(policy):
         x = keras.Input((6, 5, 2))

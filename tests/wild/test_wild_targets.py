@@ -63,6 +63,7 @@ def called(model):
 
 @pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("head", [None, "softmax", "sigmoid"])
+@pytest.mark.few(2)
 def test_the_mean_of_a_region_in_the_models_own_output(name, head):
     # A function of the user's gets what the model gives, its softmax included.
     model = u_net(head)
@@ -71,6 +72,7 @@ def test_the_mean_of_a_region_in_the_models_own_output(name, head):
 
 @pytest.mark.parametrize("name", each(GRADIENTS))
 @pytest.mark.parametrize("head", [None, "softmax", "sigmoid"])
+@pytest.mark.few(2)
 def test_segmentation_is_the_mean_logit_over_the_mask(name, head):
     model, plain = u_net(head), u_net(None)
     target = targets.segmentation(MASK, 1)
@@ -82,6 +84,7 @@ def test_segmentation_is_the_mean_logit_over_the_mask(name, head):
 
 # A convolution that is trained starts from random numbers of its own for each fit of another class or target.
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED], without=["mipin.trained"]))
+@pytest.mark.few(2)
 def test_an_index_is_the_unit_of_one_pixel(name):
     model = flat_net("softmax")
     wanted = maps(name, cropped(flat_net(), 3, 2), IMAGES, selection=1, neuron_selection_mode="index")
@@ -89,6 +92,7 @@ def test_an_index_is_the_unit_of_one_pixel(name):
 
 
 @pytest.mark.parametrize("name", each([*GRADIENTS, *RULED]))
+@pytest.mark.few(2)
 def test_segmentation_of_one_pixel_is_its_index(name):
     mask = np.zeros((8, 6), bool)
     mask[3, 2] = True
@@ -138,6 +142,7 @@ def test_grad_cam_of_a_region():
 
 
 @pytest.mark.parametrize("name", ["mipin", "pattern.attribution"])
+@pytest.mark.medium
 def test_a_fit_to_a_region_is_saved_with_it(name, tmp_path):
     model = u_net()
     analyzer = fitted(name, model, IMAGES, target=targets.segmentation(MASK, 1))
@@ -210,6 +215,7 @@ def test_the_class_of_a_step_behind_a_wrapped_softmax(name):
 
 
 @pytest.mark.parametrize("name", each(GRADIENTS))
+@pytest.mark.medium
 def test_a_forecast_of_several_steps(name):
     # A series of the next days: the sum over the horizon, or one day.
     x = keras.Input((5, 2))
@@ -221,6 +227,7 @@ def test_a_forecast_of_several_steps(name):
 
 
 @pytest.mark.parametrize("name", ["gradient", "lrp.epsilon", "lrp.z", "input_t_gradient"])
+@pytest.mark.few(2)
 def test_a_channel_of_a_feature_map(name):
     # What a filter looks for: the mean of its feature map, or one position of it.
     body = flat_net("relu")

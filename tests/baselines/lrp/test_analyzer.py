@@ -426,6 +426,7 @@ RELUS = {
 
 
 @pytest.mark.parametrize("name", METHODS)
+@pytest.mark.few(5)
 def test_a_relu_is_a_relu_however_it_is_written(name, rng):
     def network(relu):
         x = keras.Input((5, 2))
@@ -581,6 +582,7 @@ RULES_OF_FILES = [
 
 
 @pytest.mark.parametrize("options", RULES_OF_FILES)
+@pytest.mark.few(2)
 def test_rules_come_back_from_a_file(options, network, tmp_path):
     analyzer, x = LRP(network, **options), samples((7, 6, 2), 3)
     loaded = load_analyzer(analyzer.save(tmp_path / "file.npz"), network)

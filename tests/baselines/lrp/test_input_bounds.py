@@ -52,6 +52,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("pair", "problem"), REFUSED)
+@pytest.mark.few(4)
 def test_bad_bounds(pair, problem):
     model = image_network()
     with pytest.raises(ValueError, match=problem):

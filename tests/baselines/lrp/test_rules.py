@@ -257,6 +257,7 @@ NAMED = {
 
 @pytest.mark.parametrize("rule", FORMULAS)
 @pytest.mark.parametrize(("name", "bias"), CASES)
+@pytest.mark.few(26)
 def test_a_rule_is_its_formula_on_the_layers_matrix(name, bias, rule):
     layer, (rule, formula) = linear(name, bias), FORMULAS[rule]
     sets = [layer.samples(nonnegative, seed) for nonnegative, seed in ((False, 0), (False, 1), (True, 2))]
@@ -370,6 +371,7 @@ def test_bounded(name, everywhere, rng):
 @pytest.mark.parametrize("rule", ["Z", "Z-no-bias", "Epsilon"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float64", 1e-5), ("float32", 1e-5)])
 @pytest.mark.parametrize("name", KERNEL_LAYERS)
+@pytest.mark.few(17)
 def test_sums_are_kept_without_a_bias(name, rule, dtype, tolerance):
     layer = linear(name, False, dtype)
     x, _ = layer.samples(seed=5)

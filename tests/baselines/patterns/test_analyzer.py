@@ -38,6 +38,7 @@ NETWORKS = {
 @pytest.mark.skipif(not NUMBERS.exists(), reason=f"iNNvestigate 1.0.9's numbers are not there: {NUMBERS}")
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("kind", ["relu", "linear"])
+@pytest.mark.few(2)
 def test_patterns_and_maps_are_innvestigates(network, kind):
     shape, layers = NETWORKS[network]
     model = keras.Sequential([keras.Input(shape), *layers()])
@@ -172,6 +173,7 @@ LAYERS = {
         ),
     ],
 )
+@pytest.mark.few(8)
 def test_patterns_are_numpys_covariances(name, kind, rng):
     shape, make = LAYERS[name]
     layer = make()
@@ -299,6 +301,7 @@ def scattered(layer, signal, kernel, x):
 
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize(("make", "kind"), [(mlp, "relu"), (mlp, "linear"), (deep, "relu"), (deep, "relu.negative")])
+@pytest.mark.few(2)
 def test_the_walk_is_numpys(method, kind, make):
     model = make()
     x = samples(model.input_shape[1:], 60)
@@ -371,6 +374,7 @@ MERGES = {
 @pytest.mark.parametrize(
     ("name", "kind"), [*((name, "relu") for name in MERGES), ("subtract", "linear"), ("twice", "relu.negative")]
 )
+@pytest.mark.few(3)
 def test_a_sum_is_a_neuron_a_channel(name, kind):
     parts, merge, weights = MERGES[name]
     x = keras.Input((5, 3))

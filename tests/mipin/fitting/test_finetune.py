@@ -58,6 +58,7 @@ def weights_of(analyzer, c):
 
 
 @pytest.mark.parametrize("samples_", ["all", "class"])
+@pytest.mark.medium
 def test_it_is_adam_on_the_overall_objective(samples_, monkeypatch):
     monkeypatch.setattr(finetune, "LEARNING_RATE", 1e-2)  # so that a few steps matter
     model = mlp()
@@ -121,6 +122,7 @@ def test_the_report_has_the_error_before_and_after():
     [(cnn, {"samples": "class"}), (residual, {"input_layer": "relu"}), (residual, {"forward_relu": False}),
      (cnn, {"mask_input": True})],
 )  # fmt: skip
+@pytest.mark.few(2)
 def test_it_lowers_the_error_where_the_explanation_ends(make, options, monkeypatch):
     monkeypatch.setattr(finetune, "LEARNING_RATE", 1e-4)  # few samples, near the best already
     model = make()
@@ -260,6 +262,7 @@ def test_a_generator_has_no_own_samples():
         mipin(mlp(), 1, classes=[1], samples="class").fit(endless(), steps=3)
 
 
+@pytest.mark.medium
 def test_several_replicas_are_refused():
     with tf.distribute.MirroredStrategy(["CPU:0"]).scope():
         assert mipin(mlp(), 1, classes=[1]).fit(X).fitted  # one device

@@ -79,6 +79,7 @@ def stop_after(layers, patch):
 @pytest.mark.parametrize(
     "name", ["dense", "sampled", *(pytest.param(name, marks=pytest.mark.medium) for name in ("own samples", "trained"))]
 )
+@pytest.mark.medium
 def test_interrupted_anywhere_and_resumed_it_finds_the_same(name, tmp_path):
     model, x, options = FITS[name]
     through = Reading(x)  # without memory every layer takes passes of its own
@@ -106,6 +107,7 @@ def test_interrupted_anywhere_and_resumed_it_finds_the_same(name, tmp_path):
 
 
 @pytest.mark.parametrize("name", FITS)
+@pytest.mark.few(2)
 def test_stopped_after_any_layer_on_an_array_it_finds_the_same(name, tmp_path, monkeypatch):
     """An array's number of samples is known: what the network makes of it is kept, and read in one pass."""
     model, x, options = FITS[name]
@@ -128,6 +130,7 @@ def test_a_finished_fit_is_taken_over_with_a_look_at_the_data(tmp_path):
 
 @pytest.mark.parametrize("done", [1, 2, 3])
 @pytest.mark.parametrize("source", [Reading, lambda x: x], ids=["function", "array"])
+@pytest.mark.few(2)
 def test_data_that_differ_anywhere_are_refused_by_their_batch(source, done, tmp_path, monkeypatch):
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         stop_after(done, patch)
@@ -256,6 +259,7 @@ OTHER[3, 5] += 1
     ],
     ids=range(13),
 )
+@pytest.mark.few(4)
 def test_a_checkpoint_of_another_fit_is_refused_before_any_pass(make, data, message, half):
     before = {path: path.read_bytes() for path in half.iterdir()}
     analyzer = make()

@@ -48,6 +48,7 @@ def fitted(model, monkeypatch=None, x=X, batch_size=16, **options):
     ],
     ids=str,
 )  # fmt: skip
+@pytest.mark.medium
 def test_memory_changes_the_passes_and_not_the_numbers(memory, options, monkeypatch):
     monkeypatch.setattr(segments, "UNIT_BYTES", 30_000)  # several units
     wanted, at_once, _ = fitted(residual(), **options)

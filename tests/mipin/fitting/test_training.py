@@ -21,6 +21,7 @@ def error(epochs=None, **options):
     return analyzer.fit_report[-1]["mse"], analyzer
 
 
+@pytest.mark.medium
 def test_training_lowers_the_error_towards_the_closed_form():
     best, _ = error(rows=None, ridge=0.0)
     errors = [error(epochs)[0] for epochs in (1, 5, 30)]

@@ -56,6 +56,7 @@ def example(kind, shape, sizes, settings, rng, filters=4, samples=8):
 
 
 @pytest.mark.parametrize(("kind", "shape", "sizes", "settings"), SETTINGS, ids=described)
+@pytest.mark.few(11)
 def test_closed_form_is_the_least_squares_over_the_explicit_matrix(kind, shape, sizes, settings, rng):
     inverse, signal, x, geometry = example(kind, shape, sizes, settings, rng)
     weights = fitted_weights(inverse, tf.constant(signal), tf.constant(x), 0.1)

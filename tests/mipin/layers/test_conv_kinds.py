@@ -81,6 +81,7 @@ def example(kind, shape, options, n=12, seed=0):
 
 
 @EVERY
+@pytest.mark.few(8)
 def test_closed_form_is_the_least_squares_over_the_jacobians(kind, shape, options):
     inverse, signal, design, rng = example(kind, shape, options)
     made = (design @ rng.normal(size=design.shape[-1])).reshape(-1, *shape)

@@ -35,6 +35,7 @@ def gathered(inverse, signal, x):
 
 @pytest.mark.parametrize("mean", [0.0, 300.0])
 @pytest.mark.parametrize(("layer", "padding", "settings"), GEOMETRIES, ids=str)
+@pytest.mark.few(9)
 def test_shifted_maps_give_the_sums_of_gathered_rows(layer, padding, settings, mean, rng):
     kind, shape, size = layer
     inverse = inverse_of(kind(size, padding=padding, **settings), shape)

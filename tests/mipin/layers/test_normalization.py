@@ -126,6 +126,7 @@ def network(*layers):
 
 @pytest.mark.parametrize("relu", [True, False])
 @pytest.mark.parametrize("kind", [L.LayerNormalization, lambda: L.GroupNormalization(2), L.UnitNormalization])
+@pytest.mark.few(2)
 def test_a_network_is_fitted_with_what_its_samples_record(kind, relu):
     model, x = network(kind()), samples((6, 5, 2), 40)
     analyzer = create_analyzer(

@@ -38,6 +38,7 @@ def unpooled(layer, x, signal):
 
 @EVERYWHERE
 @GEOMETRY
+@pytest.mark.few(10)
 def test_max_unpooling_is_the_loop(spatial, size, strides, padding, rng):
     layer = MAX[len(spatial)](size, strides, padding)
     x = rng.normal(-3, 1, (3, *spatial, 2)).astype("float32")  # below 0: padding must never win

@@ -56,6 +56,7 @@ def kind_for(rank, *geometry):
 
 
 @pytest.mark.parametrize("rank", [1, 2, 3])
+@pytest.mark.medium
 def test_it_is_the_adjoint_in_every_geometry(rank, rng):
     seen = set()
     for n, k, s, d, padding in geometries(rank):
@@ -123,6 +124,7 @@ def weights_for(inverse, rng, dtype="float32"):
 
 
 @EVERY
+@pytest.mark.few(3)
 def test_float32_is_the_keras_layer_and_agrees_with_float64(layer, shape, kind, rng):
     inverse = inverse_of(layer, shape)
     weights = weights_for(inverse, rng)
