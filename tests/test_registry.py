@@ -74,6 +74,22 @@ FLAT = {key: value for key, value in PRESET.items() if key != "input_layer_rule"
 PATTERN = WALK | {"pattern_type": ("linear", {}), "verbose": (2, {})} | ANY
 DEEP_TAYLOR = WALK | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)} | ANY
 
+INFORMATION = {
+    "output_layer": ("flatten", {}),
+    "output": (1, {"output": 0}, two_heads),
+    "layer": ("conv", {}),
+    "representation": ("conv", {"layer": "conv"}),
+    "critic": ("concatenated", {}),
+    "epochs": (3, {}),
+    "learning_rate": (1e-2, {}),
+    "mask_weight": (50.0, {"learning_rate": 1e-1, "epochs": 4}),
+    "validation_split": (0.1, {}),
+    "unit": ("bits", {}),
+    "resize": (False, {}),
+    "seed": (1, {}),
+    "verbose": (2, {}),
+}
+
 OTHERS = {
     "mipin": MIPIN,
     "mipin.trained": MIPIN | {"conv_solver": ("closed_form", {"epochs": 1})},
@@ -114,6 +130,10 @@ OTHERS = {
     "pattern.net": PATTERN,
     "pattern.attribution": PATTERN,
     "grad_cam": BASIC | {"layer": ("pool", {}), "resize": (False, {})},
+    # Of the total only the mask's options change nothing.
+    "mi.total": INFORMATION,
+    "mi.decision": INFORMATION,
+    "mi.redundant": INFORMATION,
 }  # fmt: skip
 OURS = [name for name in analyzers() if not name.startswith("innvestigate:")]
 
@@ -160,7 +180,7 @@ def test_an_unknown_name_is_refused_with_those_there_are(name, hint):
 
 @pytest.mark.parametrize("name", OURS)
 def test_an_unknown_option_is_refused_with_those_there_are(name):
-    problem = rf"options of '{name}', \[.*'neuron_selection_mode'.*received 'lamda', 'zeta', which"
+    problem = rf"options of '{name}', \[.*'output_layer'.*received 'lamda', 'zeta', which"
     with pytest.raises(TypeError, match=problem):
         create_analyzer(name, cnn(), zeta=1, lamda=3)
 
@@ -175,6 +195,8 @@ ALL_OPTIONS = ("lrp", "lrp.alpha_beta", "lrp.sequential_preset_a", "lrp.sequenti
 
 
 def tried(name, option):
+    if name.startswith("mi."):  # one fit serves all three; the total does not depend on the mask
+        return name == ("mi.decision" if option in ("mask_weight", "output_layer", "output") else "mi.total")
     shared = name.startswith("lrp") and name not in ALL_OPTIONS and OTHERS[name][option] is LRP.get(option)
     return not shared and option != "verbose"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 from collections.abc import Callable, Iterable
@@ -237,6 +238,20 @@ class Information(Analyzer):
         super()._forget_traces()
         for trace in ("_parts_of", "_explain", "_masked"):
             self.__dict__.pop(trace, None)
+
+    def as_part(self, name: str) -> Information:
+        """This analyzer, with its fit, as the one of another name.
+
+        Args:
+            name: ``"mi.total"``, ``"mi.decision"`` or ``"mi.redundant"``.
+
+        Raises:
+            ValueError: For another name.
+        """
+        known = {kind.name: kind for kind in Information.__subclasses__()}
+        other = copy.copy(self)
+        other.__class__ = known[one_of("name", name, tuple(known))]
+        return other
 
     # Analyzing
 
