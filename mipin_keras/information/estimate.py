@@ -142,6 +142,7 @@ def mutual_information(
         # As many in each batch, so that all have as many negatives.
         validation_data=ArrayBatches((z, x), held, most),
         epochs=epochs,
+        shuffle=False,  # the batches do it, by the seed
         verbose=keras_verbose(verbose),
         callbacks=[best, *callbacks],
     ).history
