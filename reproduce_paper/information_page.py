@@ -95,8 +95,8 @@ training photographs, for their {boxes["classes"]:,} classes:
 The fit took {fit["seconds"]:.0f} s: {fit["epochs"]} epochs of each training, batches of {fit["batch_size"]},
 {fit["samples"][0]:,} photographs trained on and {fit["samples"][1]:,} held out. On those held out, total
 {fit["total"]:.2f} and decision-related {fit["decision"]:.2f} nats a location (on those trained on, in the last epoch,
-{fit["history"]["critic"]["total"][-1]:.2f} and {fit["history"]["critic"]["decision"][-1]:.2f}: what lies between is
-learned by heart), the limit {fit["limit"]:.2f}; coverage
+{fit["history"]["critic"]["total"][-1]:.2f} and {fit["history"]["critic"]["decision"][-1]:.2f}), the limit
+{fit["limit"]:.2f}; coverage
 {fit["coverage"]:.2f}; accuracy {100 * fit["accuracy"]:.1f} % without the mask, {100 * fit["masked_accuracy"]:.1f} %
 behind it. The limit of the numbers in the tables above is {fit["analysis_limit"]:.2f}."""
 

@@ -65,8 +65,8 @@ def test_the_page_has_the_numbers(result):
     assert row(rest, "Grad-CAM") == ["0.600 [0.570, 0.630]", "+0.190 [+0.160, +0.220]"]
     assert row(rest, "centre prior") == ["0.410 [0.380, 0.440]", "-"] and row(rest, "chance") == ["0.184", "-"]
     assert mentions(page, "The fit took 321 s: 10 epochs") and mentions(page, "800 photographs trained on and 200 held")
-    assert mentions(page, "1.90 and decision-related 1.40 nats") and mentions(page, "3.50 and 2.50: what lies between")
-    assert mentions(page, "the limit 7.33") and mentions(page, "is 6.93")
+    assert mentions(page, "1.90 and decision-related 1.40 nats") and mentions(page, "3.50 and 2.50), the limit")
+    assert mentions(page, "7.33; coverage") and mentions(page, "is 6.93")
 
 
 def test_the_verdict_says_what_holds_and_what_does_not(result):
