@@ -70,10 +70,6 @@ class Pairs(keras.Model):
         self._nats.update_state(tf.reduce_mean(pointwise(*parts)))
         return -tf.reduce_mean(bounded(*parts))
 
-    @property
-    def metrics(self) -> list[Any]:
-        return [*super().metrics, self._nats]
-
 
 def mutual_information(
     z: Any,

@@ -114,12 +114,12 @@ def test_maps_are_of_the_images_size(fitted):
 
 def test_an_input_does_not_depend_on_its_batch(fitted):
     found = fitted.decompose(X)
-    for other in (fitted.decompose(X, batch_size=7), fitted.decompose(X[::-1])):
-        wanted = (
-            found.total if other.total[0, 0, 0] == pytest.approx(found.total[0, 0, 0], abs=1e-4) else found.total[::-1]
-        )
-        np.testing.assert_allclose(other.total, wanted, atol=1e-4)
-    np.testing.assert_allclose(fitted.decompose(X[[3]]).decision[0], found.decision[3], atol=1e-4)
+    for other, wanted in (
+        (fitted.decompose(X, batch_size=7).total, found.total),
+        (fitted.decompose(X[::-1]).total, found.total[::-1]),
+        (fitted.decompose(X[[3]]).decision, found.decision[[3]]),
+    ):
+        np.testing.assert_allclose(other, wanted, atol=1e-3)
 
 
 def test_bits_are_nats_by_log_2(fitted, tmp_path):
