@@ -30,7 +30,7 @@ def gaussian(size: int, correlation: float, samples: int, seed: int) -> tuple[np
     rng = np.random.default_rng(seed)
     z = rng.normal(size=(samples, size))
     x = correlation * z + np.sqrt(1 - correlation**2) * rng.normal(size=(samples, size))
-    return z, x, -0.5 * size * float(np.log(1 - correlation**2))
+    return z, x, 0.5 * size * float(np.log(1 / (1 - correlation**2)))
 
 
 def run(args: argparse.Namespace) -> None:
