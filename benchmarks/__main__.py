@@ -1,4 +1,4 @@
-"""``python -m benchmarks fit``, ``analyze``, ``large`` and ``memory``."""
+"""``python -m benchmarks fit``, ``analyze``, ``large``, ``memory`` and ``information``."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ os.environ.setdefault("TF_USE_LEGACY_KERAS", "1")  # before TensorFlow: the real
 
 from reproduce_paper import arguments, report  # noqa: E402
 
-from . import analyze, fit, large, memory  # noqa: E402
+from . import analyze, fit, information, large, memory  # noqa: E402
 
-BENCHMARKS = {"fit": fit, "analyze": analyze, "large": large, "memory": memory}
+BENCHMARKS = {"fit": fit, "analyze": analyze, "large": large, "memory": memory, "information": information}
 
 
 def main(argv: list[str] | None = None) -> int:

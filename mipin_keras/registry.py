@@ -18,6 +18,7 @@ from .baselines.lrp.analyzer import LRP
 from .baselines.patterns.analyzer import PatternAttribution, PatternNet
 from .baselines.rectified import Deconvnet, GuidedBackprop
 from .checks import check_options
+from .information import INFORMATION, DecisionInformation, RedundantInformation, TotalInformation
 from .innvestigate import INNVESTIGATE, PREFIX, import_innvestigate
 from .mipin import MIPIN, TrainedMIPIN
 from .saving.archive import open_file
@@ -31,7 +32,9 @@ LRPName = Literal[
     "lrp.epsilon_gamma_box",
 ]  # fmt: skip
 
-ANALYZERS: dict[str, type[Analyzer]] = {"mipin": MIPIN, "mipin.trained": TrainedMIPIN} | BASELINES | INNVESTIGATE
+ANALYZERS: dict[str, type[Analyzer]] = (
+    {"mipin": MIPIN, "mipin.trained": TrainedMIPIN} | INFORMATION | BASELINES | INNVESTIGATE
+)
 
 
 def analyzers() -> list[str]:
@@ -88,6 +91,12 @@ def create_analyzer(name: Literal["pattern.net"], model: keras.Model, **kwargs: 
 def create_analyzer(name: Literal["pattern.attribution"], model: keras.Model, **kwargs: Any) -> PatternAttribution: ...
 @overload
 def create_analyzer(name: Literal["grad_cam"], model: keras.Model, **kwargs: Any) -> GradCAM: ...
+@overload
+def create_analyzer(name: Literal["mi.total"], model: keras.Model, **kwargs: Any) -> TotalInformation: ...
+@overload
+def create_analyzer(name: Literal["mi.decision"], model: keras.Model, **kwargs: Any) -> DecisionInformation: ...
+@overload
+def create_analyzer(name: Literal["mi.redundant"], model: keras.Model, **kwargs: Any) -> RedundantInformation: ...
 @overload
 def create_analyzer(name: str, model: keras.Model, **kwargs: Any) -> Analyzer: ...
 def create_analyzer(name: str, model: keras.Model, **kwargs: Any) -> Analyzer:

@@ -35,7 +35,7 @@ OFTEN = ("VGG19", "ResNet50")
 OFTEN_BASELINES = ("gradient", "guided_backprop", "lrp.epsilon", "deep_taylor")
 # Where the default refuses other activations than ReLU.
 OTHER_ACTIVATIONS = ("EfficientNetB0",)
-BASELINES = [name for name in analyzers() if not name.startswith(("mipin", "innvestigate:"))]
+BASELINES = [name for name in analyzers() if not name.startswith(("mipin", "mi.", "innvestigate:"))]
 OPTIONS: dict[str, dict[str, Any]] = NEEDED | {
     "smoothgrad": {"augment_by_n": 4},
     "integrated_gradients": {"steps": 4},

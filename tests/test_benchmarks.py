@@ -223,3 +223,14 @@ def test_a_copy_of_this_package_is_timed_beside_it():
     row = against.compare(mipin_keras, "gradient", model, np.ones((2, 4), np.float32), rounds=2)
     now, before, middle = map(float, row[:3])
     assert now > 0 and before > 0 and middle > 0
+
+
+def test_information_prints_the_estimates_beside_the_exact_value(capsys):
+    few = ["--critics", "separable", "--sizes", "1", "--correlations", "0.9", "--samples", "2000", "--epochs", "9"]
+    assert command.main(["information", *few]) == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("`python -m benchmarks information --critics separable ")
+    *_, row = printed.strip().splitlines()
+    numbers, correlation, exact, found, _, limit = [cell.strip() for cell in row.strip("|").split("|")]
+    assert (numbers, correlation, exact, limit) == ("1", "0.9", "0.830", f"{np.log(399):.2f}")
+    assert abs(float(found) - 0.83) < 0.2

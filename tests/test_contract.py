@@ -18,10 +18,15 @@ OURS = [name for name in analyzers() if not name.startswith("innvestigate:")]
 # One method of each family is tried on every model, the others, which differ from it in a rule, on the first.
 FAMILIES = [
     "mipin", "mipin.trained", "gradient", "smoothgrad", "guided_backprop", "lrp.sequential_preset_b", "deep_taylor",
-    "pattern.attribution", "grad_cam",
+    "pattern.attribution", "grad_cam", "mi.total",
 ]  # fmt: skip
+# They explain what a representation knows, and so no output neuron.
+NO_NEURON = ("mi.total", "mi.decision", "mi.redundant")
 # What a method is not made for, which is a test of its own.
-NOT_FOR = {("grad_cam", "mlp"): "'grad_cam' .*feature map.* no convolution"}
+NOT_FOR = {
+    ("grad_cam", "mlp"): "'grad_cam' .*feature map.* no convolution",
+    ("mi.total", "mlp"): "a feature map with several locations, received one without",
+}
 CASES = [pytest.param((name, "cnn"), id=f"{name}-cnn") for name in OURS]
 CASES += [
     pytest.param((name, kind), id=f"{name}-{kind}", marks=pytest.mark.medium)
@@ -29,7 +34,7 @@ CASES += [
     for name in FAMILIES
     if (name, kind) not in NOT_FOR
 ]
-LEARNING = ("mipin", "mipin.trained", "pattern.net", "pattern.attribution")
+LEARNING = ("mipin", "mipin.trained", "pattern.net", "pattern.attribution", *NO_NEURON)
 
 
 def made(name, model, **options):
@@ -48,6 +53,8 @@ class Case:
         self.analyzer = made(name, self.model).fit(self.x)
         self.found = self.analyzer.analyze(self.x)
         self.path = self.analyzer.save(folder / "fit.npz")
+        if name in NO_NEURON:
+            return
         self.by_index = load_analyzer(self.path, self.model, neuron_selection_mode="index")
         self.single = [self.by_index.analyze(self.x, neuron) for neuron in range(self.analyzer.graph.neurons)]
 
@@ -55,6 +62,18 @@ class Case:
 @pytest.fixture(scope="module", params=CASES)
 def case(request, tmp_path_factory):
     return Case(*request.param, tmp_path_factory.mktemp("case"))
+
+
+def without_neuron(case):
+    """Whether the method explains no output neuron, which it then says."""
+    if case.name not in NO_NEURON:
+        return False
+    for call in (lambda: case.analyzer.analyze(case.x, 0), lambda: case.analyzer.analyze_class(case.x, 0)):
+        with pytest.raises(ValueError, match="expected no neuron_selection, .* no output neuron, received 0"):
+            call()
+    with pytest.raises(TypeError, match="'neuron_selection_mode'"):
+        made(case.name, case.model, neuron_selection_mode="index")
+    return True
 
 
 on_cnn = pytest.mark.parametrize("case", [(name, "cnn") for name in OURS], ids="-".join, indirect=True)
@@ -90,6 +109,8 @@ def test_saved_and_loaded_it_gives_the_same_bits(case):
 
 
 def test_index_gives_what_max_activation_picks_and_neurons_differ(case):
+    if without_neuron(case):
+        return
     rows, top = np.arange(len(case.x)), case.analyzer.logits(case.x).argmax(axis=1)
     assert len(set(top)) > 1
     assert close(np.stack(case.single)[top, rows], case.found, 1e-5)
@@ -97,6 +118,8 @@ def test_index_gives_what_max_activation_picks_and_neurons_differ(case):
 
 
 def test_index_takes_a_neuron_a_sample(case):
+    if without_neuron(case):
+        return
     neurons = case.analyzer.graph.neurons
     chosen = [i % neurons for i in range(6)]
     wanted = [case.single[neuron][i] for i, neuron in enumerate(chosen)]
@@ -119,6 +142,8 @@ NOT_THE_SUM = ("deconvnet", "guided_backprop", "grad_cam")
 
 
 def test_all_neurons_at_once(case):
+    if without_neuron(case):
+        return
     every = load_analyzer(case.path, case.model, neuron_selection_mode="all")
     found = every.analyze(case.x)
     total = np.sum(case.single, axis=0, dtype=np.float64)
@@ -187,7 +212,7 @@ def test_a_map_is_reduced_to_pixels(case):
 
 
 # What keeps nothing of the layers on its way, and says so.
-NO_LAYERS = {"grad_cam", "integrated_gradients", "smoothgrad"}
+NO_LAYERS = {"grad_cam", "integrated_gradients", "smoothgrad", *NO_NEURON}
 
 
 @on_cnn
@@ -218,6 +243,8 @@ def test_layers_on_the_way(case):
 
 @on_cnn
 def test_a_class_over_a_data_set(case):
+    if without_neuron(case):
+        return
     found = case.analyzer.analyze_class(case.x, 1, batch_size=7)
     assert type(found) is np.ndarray and found.dtype == np.float32 and found.shape == case.x.shape[1:]
     assert found.std() > 0 and close(found, case.single[1].mean(axis=0, dtype=np.float64), 1e-5)
@@ -232,7 +259,11 @@ def test_bad_input_is_refused(case):
         (lambda: made(name, "model"), TypeError, r"expected a Keras 3 model \(keras.Model\), received"),
         (lambda: made(name, keras.Sequential([keras.layers.Dense(2)])), ValueError, "expected a built model"),
         (lambda: made(name, model, output_layer="nowhere"), ValueError, "'nowhere'"),
-        (lambda: made(name, model, neuron_selection_mode="best"), ValueError, "neuron_selection_mode .*'best'"),
+        (
+            lambda: made(name, model, neuron_selection_mode="best"),
+            TypeError if name in NO_NEURON else ValueError,
+            "neuron_selection_mode",
+        ),
     ):
         with pytest.raises(problem, match=message):
             make()
@@ -254,7 +285,7 @@ def test_bad_input_is_refused(case):
     ):
         with pytest.raises(problem, match=message):
             case.analyzer.analyze(bad)
-    with pytest.raises(ValueError, match="neuron_selection.*'max_activation'"):
+    with pytest.raises(ValueError, match="expected no neuron_selection, as "):
         case.analyzer.analyze(x, 0)
     if name in LEARNING:
         assert analyzer.fit(x) is analyzer and analyzer.fitted

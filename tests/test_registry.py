@@ -34,6 +34,13 @@ def two_heads():
     return second
 
 
+def two_decisions():
+    """cnn with a second output that decides otherwise: its head reads other features."""
+    model = two_heads()
+    model.get_layer("other").set_weights([np.roll(w, 7, axis=0) for w in model.get_layer("other").get_weights()])
+    return model
+
+
 # For each option another value than the default, and the options beside which it has something to say.
 BASIC = {
     "neuron_selection_mode": ("all", {"classes": None}),
@@ -73,6 +80,22 @@ PRESET = LRP | {"epsilon": (1.0, {})}
 FLAT = {key: value for key, value in PRESET.items() if key != "input_layer_rule"}
 PATTERN = WALK | {"pattern_type": ("linear", {}), "verbose": (2, {})} | ANY
 DEEP_TAYLOR = WALK | {"merge": ("share", {}, residual), "relu": ("drop", {"relu": "keep"}, residual)} | ANY
+
+INFORMATION = {
+    "output_layer": ("flatten", {}),
+    "output": (1, {"output": 0}, two_decisions),
+    "layer": ("conv", {}),
+    "representation": ("conv", {"layer": "conv"}),
+    "critic": ("concatenated", {}),
+    "epochs": (3, {}),
+    "learning_rate": (1e-2, {}),
+    "mask_weight": (50.0, {"learning_rate": 1e-1, "epochs": 4}),
+    "validation_split": (0.1, {}),
+    "unit": ("bits", {}),
+    "resize": (False, {}),
+    "seed": (1, {}),
+    "verbose": (2, {}),
+}
 
 OTHERS = {
     "mipin": MIPIN,
@@ -114,6 +137,9 @@ OTHERS = {
     "pattern.net": PATTERN,
     "pattern.attribution": PATTERN,
     "grad_cam": BASIC | {"layer": ("pool", {}), "resize": (False, {})},
+    "mi.total": INFORMATION,
+    "mi.decision": INFORMATION,
+    "mi.redundant": INFORMATION,
 }  # fmt: skip
 OURS = [name for name in analyzers() if not name.startswith("innvestigate:")]
 
@@ -160,7 +186,7 @@ def test_an_unknown_name_is_refused_with_those_there_are(name, hint):
 
 @pytest.mark.parametrize("name", OURS)
 def test_an_unknown_option_is_refused_with_those_there_are(name):
-    problem = rf"options of '{name}', \[.*'neuron_selection_mode'.*received 'lamda', 'zeta', which"
+    problem = rf"options of '{name}', \[.*'output_layer'.*received 'lamda', 'zeta', which"
     with pytest.raises(TypeError, match=problem):
         create_analyzer(name, cnn(), zeta=1, lamda=3)
 
@@ -175,6 +201,9 @@ ALL_OPTIONS = ("lrp", "lrp.alpha_beta", "lrp.sequential_preset_a", "lrp.sequenti
 
 
 def tried(name, option):
+    if name.startswith("mi."):  # one fit serves all three; the total does not depend on the mask
+        of_mask = option in ("mask_weight", "output_layer", "output")
+        return option != "verbose" and name == ("mi.decision" if of_mask else "mi.total")
     shared = name.startswith("lrp") and name not in ALL_OPTIONS and OTHERS[name][option] is LRP.get(option)
     return not shared and option != "verbose"
 

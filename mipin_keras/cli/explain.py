@@ -19,6 +19,7 @@ from ..metrics import average_percentage_change
 from ..plotting import plot
 from ..plotting.colormaps import chosen, colormap
 from ..registry import create_analyzer, load_analyzer, options_of
+from ..saving.archive import open_file
 from .files import load_model, read_array, write_npz
 
 if TYPE_CHECKING:
@@ -116,7 +117,9 @@ def _analyzer(
                 f"expected no {flag} beside --load-fit, as it is for a new fit, received {flag} {value}; leave it "
                 "out, or give --fit"
             )
-    analyzer = load_analyzer(args.load_fit, model, neuron_selection_mode=mode, **options)
+    with open_file(args.load_fit) as file:
+        own = {"neuron_selection_mode": mode} if "neuron_selection_mode" in options_of(file.header["name"]) else {}
+    analyzer = load_analyzer(args.load_fit, model, **(own | options))
     if args.method not in (None, analyzer.name):
         raise ValueError(
             f"--load-fit: expected a fit of {args.method!r}, as --method says, received {args.load_fit}, a fit of "

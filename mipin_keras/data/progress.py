@@ -16,6 +16,11 @@ def on_terminal() -> bool:
     return sys.stdout.isatty() or "ipykernel" in sys.modules
 
 
+def keras_verbose(verbose: int) -> int:
+    """The ``verbose`` of Keras' own ``fit``: a bar only on a terminal, elsewhere a line an epoch."""
+    return 2 if verbose == 1 and not on_terminal() else verbose
+
+
 class Progress:
     """Prints how far a pass over data has come.
 

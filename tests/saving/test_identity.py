@@ -17,7 +17,7 @@ from mipin_keras.saving import fingerprint, held_weights
 from tests.networks import NEEDED, close, cnn, mlp, samples, with_weights
 
 L = keras.layers
-LEARNED = ["mipin", "mipin.trained", "pattern.net", "pattern.attribution"]
+LEARNED = ["mipin", "mipin.trained", "pattern.net", "pattern.attribution", "mi.total", "mi.decision", "mi.redundant"]
 WITHOUT_FIT = [name for name in mipin_keras.analyzers() if name not in LEARNED and not name.startswith("innvestigate:")]
 X = samples((7, 6, 2), 40)
 STALE = "the model's weights have changed since the fit"

@@ -13,7 +13,8 @@ import tensorflow as tf
 from mipin_keras import analyzers, create_analyzer, registry
 from tests.networks import NEEDED
 
-OURS = [name for name in analyzers() if not name.startswith("innvestigate:")]
+#: Those that explain a decision: what a representation knows has tests of its own.
+OURS = [name for name in analyzers() if not name.startswith(("innvestigate:", "mi."))]
 LEARNING = ("mipin", "mipin.trained", "pattern.net", "pattern.attribution")
 #: They need nothing but a gradient.
 GRADIENTS = ("gradient", "input_t_gradient", "integrated_gradients", "smoothgrad")

@@ -13,7 +13,7 @@ import tensorflow as tf
 from ...data.batches import Batches
 from ...data.distribute import Replicas
 from ...data.inputs import count, joined, take
-from ...data.progress import on_terminal
+from ...data.progress import keras_verbose
 from ..inverse import Weights
 from ..keras_walk import FrozenModel, Walk
 from ..network import InverseNetwork
@@ -128,7 +128,7 @@ class _FineTuning:
         for variable, value in zip(self._optimizer.variables, self._fresh, strict=True):
             variable.assign(value)
         data = self._data(neuron)
-        shown = 2 if verbose == 1 and not on_terminal() else verbose  # a log gets a line an epoch, not a bar
+        shown = keras_verbose(verbose)
         try:
             before = self._error(data)
             self._model.fit(data, epochs=epochs, verbose=shown, callbacks=callbacks, shuffle=False)

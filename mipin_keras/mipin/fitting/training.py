@@ -10,7 +10,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ...data.progress import on_terminal
+from ...data.progress import keras_verbose
 from ..inverse import LearnedInverse
 from ..ridge import Squares
 
@@ -190,10 +190,13 @@ class _Trainee:
         # Keras warns of data of unknown length at their end.
         dataset = dataset.apply(tf.data.experimental.assert_cardinality(steps))
         schedule = self._schedule
-        verbose = 2 if schedule.verbose == 1 and not on_terminal() else schedule.verbose
         try:
             self._model.fit(
-                dataset, epochs=schedule.epochs, callbacks=list(schedule.callbacks), verbose=verbose, shuffle=False
+                dataset,
+                epochs=schedule.epochs,
+                callbacks=list(schedule.callbacks),
+                verbose=keras_verbose(schedule.verbose),
+                shuffle=False,
             )
         except Exception:
             if failures:
