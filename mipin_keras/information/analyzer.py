@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import functools
-import math
 from collections.abc import Callable, Iterable
 from typing import Any, ClassVar, Self
 
@@ -12,23 +11,19 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from ..analysis.batching import MEMORY, tensors_of
-from ..analyzer import Analyzer
-from ..channels import resized
-from ..checks import NotFittedError, integer, not_fitted, number, one_of
+from ..checks import integer, number, one_of
 from ..saving.identity import ModelIdentity
-from . import explaining, files
 from .critic import CRITICS
+from .explanation import Explanation
 from .fitting import gathered, train
 from .labels import checked
 from .parts import Cut
-from .results import Decomposition, Fitted, InformationReport
 from .store import Store
 
 UNITS = ("nats", "bits")
 
 
-class Information(Analyzer):
+class Information(Explanation):
     """How much a representation knows of each local part of its input (Gu 2021).
 
     A map says, at each location of a feature map, how many nats the
@@ -75,8 +70,6 @@ class Information(Analyzer):
     """
 
     name = "mi"
-    #: Which part of the decomposition ``analyze`` gives.
-    part: ClassVar[str] = "total"
     _fixed = frozenset({"neuron_selection_mode", "target"})
     _loose: ClassVar[frozenset[str]] = frozenset({"unit", "resize", "verbose"})
 
@@ -120,29 +113,12 @@ class Information(Analyzer):
                 f"expected an input of a fixed size with the axes of the feature map to resize to, received "
                 f"{image} and {self.cut.shape}; give resize=False for maps of the feature map's size"
             )
-        self.fit_report: InformationReport | None = None
-        self._found: Fitted | None = None
-
-    @property
-    def starts(self) -> tuple[int, ...]:
-        return (self.cut.feature,)
-
-    @property
-    def _image(self) -> tuple[int | None, ...]:
-        """The shape of the input that has the axes of the feature map, or of the first."""
-        shapes = [self.graph.shapes[n] for n in self.graph.inputs]
-        return next((shape for shape in shapes if len(shape) == len(self.cut.shape)), shapes[0])
 
     @property
     def _by_sign(self) -> bool:
         return self.graph.taken_by_sign or self.graph.neurons == 1
 
     # Fitting
-
-    @property
-    def fitted(self) -> bool:
-        """Whether the mask and the critic are known."""
-        return self._found is not None
 
     def fit(
         self,
@@ -210,21 +186,10 @@ class Information(Analyzer):
                 self.cut, data, labels, logits, self.options, name=self.name, by_sign=self._by_sign,
                 given=given is not None, batch_size=batch_size, callbacks=listed, verbose=verbose,
             )  # fmt: skip
-        try:
-            identity.check()
-        except NotFittedError as problem:
-            raise NotFittedError(
-                "expected the model's weights to stay as they are, received others at the end: they changed while it "
-                "was fitted; fit again"
-            ) from problem
+        identity.check_after_fit()
         self.identity = identity
         self._take(found)
         return self
-
-    def _take(self, found: Fitted) -> None:
-        self._found, self.fit_report = found, found.report
-        for trace in ("_explain", "_masked"):  # they hold the fit before
-            self.__dict__.pop(trace, None)
 
     @functools.cached_property
     def _parts_of(self) -> Callable:
@@ -233,11 +198,6 @@ class Information(Analyzer):
             return tuple(self.cut.parts(x))
 
         return parts.get_concrete_function()
-
-    def _forget_traces(self) -> None:
-        super()._forget_traces()
-        for trace in ("_parts_of", "_explain", "_masked"):
-            self.__dict__.pop(trace, None)
 
     def as_part(self, name: str) -> Information:
         """This analyzer, with its fit, as the one of another name.
@@ -252,118 +212,3 @@ class Information(Analyzer):
         other = copy.copy(self)
         other.__class__ = known[one_of("name", name, tuple(known))]
         return other
-
-    # Analyzing
-
-    def decompose(self, X: Any, *, batch_size: int | None = None, memory: float = MEMORY) -> Decomposition:
-        """The three parts of the information, and the mask, of each input.
-
-        Args:
-            X, batch_size, memory: As for :meth:`analyze`.
-
-        Returns:
-            A :class:`Decomposition`, of the feature map's size.
-
-        Raises:
-            NotFittedError, TypeError, ValueError: As :meth:`analyze`.
-        """
-        most = self._batch_size(X, batch_size, memory)
-        parts = list(self._parts(self._decomposed, self._input(X), None, most))
-        return Decomposition(*(np.concatenate(of) for of in zip(*parts, strict=True)))
-
-    def _decomposed(self, x: Any, _: Any = None) -> Decomposition:
-        explain = self._explain
-        *found, finite, weights = explain(*tensors_of(x))
-        if self.identity is not None:
-            self.identity.check(weights)
-        if not finite.numpy():
-            raise ValueError(
-                "expected finite feature maps, received NaN or infinity; look for the cause in the model's weights"
-            )
-        total, decision, mask = (tensor.numpy() for tensor in found)
-        scale = np.float32(1 / math.log(2) if self.options["unit"] == "bits" else 1)
-        return Decomposition(total * scale, decision * scale, (total - decision) * scale, mask)
-
-    @functools.cached_property
-    def _explain(self) -> Callable:
-        if self._found is None or self.identity is None:
-            raise not_fitted(self.name)
-        found, identity = self._found, self.identity
-
-        @tf.function(input_signature=self._input_specs, autograph=False)
-        def explain(*x: tf.Tensor) -> tuple:
-            return (*explaining.information(self.cut, found, x), identity.weights.read())
-
-        return explain.get_concrete_function()
-
-    def masked_logits(self, X: Any, *, batch_size: int | None = None, memory: float = MEMORY) -> np.ndarray:
-        """The network's logits behind the mask: what it decides from what the mask leaves.
-
-        Args:
-            X, batch_size, memory: As for :meth:`analyze`.
-
-        Returns:
-            float32 of shape ``(n, neurons)``.
-
-        Raises:
-            NotFittedError, TypeError, ValueError: As :meth:`analyze`.
-        """
-        most = self._batch_size(X, batch_size, memory)
-        return self._batched(self._of_masked, X, None, most, maps=False)
-
-    def _of_masked(self, x: Any, _: Any = None) -> np.ndarray:
-        if self._found is None or self.identity is None:
-            raise not_fitted(self.name)
-        self.identity.check()
-        return self._masked(*tensors_of(x)).numpy()
-
-    @functools.cached_property
-    def _masked(self) -> Callable:
-        if self._found is None:
-            raise not_fitted(self.name)
-        mask = self._found.mask
-
-        @tf.function(input_signature=self._input_specs, autograph=False)
-        def masked(*x: tf.Tensor) -> tf.Tensor:
-            return explaining.masked_logits(self.cut, mask, x)
-
-        return masked.get_concrete_function()
-
-    def _analyze(self, x: Any, neuron_selection: Any) -> np.ndarray:
-        if neuron_selection is not None:
-            raise ValueError(
-                f"expected no neuron_selection, as {self.name!r} explains what the representation knows and no output "
-                f"neuron, received {neuron_selection!r}; leave it out"
-            )
-        found = getattr(self._decomposed(x), self.part)
-        if not self.options["resize"]:
-            return found
-        *sizes, channels = (size or 1 for size in self._image)  # none is open: the map is resized to them
-        return np.repeat(resized(found, tuple(sizes))[..., None], channels, axis=-1)
-
-    def _analyze_layers(self, x: Any, neuron_selection: Any, tensor_ids: dict[str, int]) -> Any:
-        raise NotImplementedError(
-            f"expected a method that goes back over the layers, received {self.name!r}, which has a fit for each "
-            "layer; give another one as layer=, or take 'gradient' or 'lrp.epsilon'"
-        )
-
-    def _check_reducible(self) -> None:
-        if not self.options["resize"]:
-            raise ValueError(
-                "reduce= expected maps with channels, received resize=False, whose maps have none; leave one of the "
-                "two out"
-            )
-        super()._check_reducible()
-
-    # Files
-
-    def _state(self) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
-        if self._found is None:
-            raise not_fitted(self.name)
-        return files.state(self._found)
-
-    def _shapes(self, about: dict[str, Any]) -> dict[str, tuple[int, ...]]:
-        return files.shapes(self.cut, self.options, about)
-
-    def _restore(self, arrays: dict[str, np.ndarray], about: dict[str, Any]) -> None:
-        self._take(files.restored(self.cut, self.options, arrays, about))

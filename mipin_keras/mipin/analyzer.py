@@ -11,7 +11,7 @@ from typing import Any, Self
 import keras
 
 from .._version import __version__
-from ..checks import NotFittedError, integer, number, one_of
+from ..checks import integer, number, one_of
 from ..data.distribute import Replicas
 from ..saving.archive import MAGIC, model_differences
 from ..saving.identity import ModelIdentity
@@ -261,13 +261,7 @@ class MIPIN(Explanation):
                     network, weights, batches, fitting.members, samples=self.options["samples"],
                     epochs=self.options["finetune_epochs"], verbose=verbose, log=fitting.log, callbacks=listed,
                 )  # fmt: skip
-        try:
-            identity.check()
-        except NotFittedError as problem:
-            raise NotFittedError(
-                "expected the model's weights to stay as they are, received others at the end: they changed while it "
-                "was fitted; fit again"
-            ) from problem
+        identity.check_after_fit()
         if classes is None or self.identity is None:
             self.network, self.identity = network, identity
             self.network.weights, self.fit_report = weights, report

@@ -58,6 +58,20 @@ class ModelIdentity:
                 f"{', ...' if len(changed) > 2 else ''}); call fit(X) again, or set the weights back"
             )
 
+    def check_after_fit(self) -> None:
+        """Raise unless the weights are still those that a fit began with.
+
+        Raises:
+            NotFittedError: If they have changed meanwhile.
+        """
+        try:
+            self.check()
+        except NotFittedError as problem:
+            raise NotFittedError(
+                "expected the model's weights to stay as they are, received others at the end: they changed while it "
+                "was fitted; fit again"
+            ) from problem
+
     def check_structure(self) -> None:
         """Raise unless the layers, their settings and their code are those of the fit too, and the weights.
 
