@@ -132,7 +132,7 @@ def mutual_information(
     # Without XLA, which takes longer to compile than this takes to run.
     model.compile(optimizer=keras.optimizers.Adam(learning_rate), jit_compile=False)
     most = len(held) // -(-len(held) // _HELD_OUT)
-    best = BestWeights("val_loss")
+    best = best_epoch(epochs)
     history = model.fit(
         ArrayBatches((z, x), train, batch_size, seed),
         # As many in each batch, so that all have as many negatives.
@@ -144,7 +144,7 @@ def mutual_information(
     ).history
     curve = np.asarray(history["val_nats"])
     # A critic that scores all pairs alike says 0, and no data make it worse: the least that is ever known.
-    nats = float(curve[best.epoch]) if min(history["val_loss"]) < 0 else 0.0
+    nats = float(curve[best.best_epoch]) if min(history["val_loss"]) < 0 else 0.0
     limit = math.log(most - 1)
     if nats > limit - 1:
         warnings.warn(
@@ -221,30 +221,6 @@ class ArrayBatches(keras.utils.PyDataset):
             self._rows = self._rng.permutation(self._rows)
 
 
-class BestWeights(keras.callbacks.Callback):
-    """Puts back the weights of the epoch with the smallest value of a log, and says which it was.
-
-    Args:
-        monitor: The log.
-        weights: Of what; None for all of the model.
-    """
-
-    def __init__(self, monitor: str, weights: Any = None):
-        super().__init__()
-        self._monitor, self._of, self._least = monitor, weights, math.inf
-        self._best: list[np.ndarray] | None = None
-        self.epoch = 0
-
-    def on_epoch_end(self, epoch: int, logs: dict[str, Any] | None = None) -> None:
-        value = float((logs or {})[self._monitor])
-        if self._best is None or value < self._least:
-            self._least, self.epoch = value, epoch
-            self._best = [np.array(weight) for weight in self._whose.get_weights()]
-
-    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
-        if self._best is not None:
-            self._whose.set_weights(self._best)
-
-    @property
-    def _whose(self) -> Any:
-        return self.model if self._of is None else self._of
+def best_epoch(epochs: int) -> keras.callbacks.EarlyStopping:
+    """Keras' own callback, which stops nothing here: behind a training the weights are those of its best epoch."""
+    return keras.callbacks.EarlyStopping("val_loss", mode="min", patience=epochs, restore_best_weights=True)

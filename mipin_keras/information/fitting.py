@@ -15,7 +15,7 @@ from ..checks import check_finite
 from ..data.batches import Batches
 from ..data.progress import Progress, keras_verbose
 from .critic import Critic
-from .estimate import ArrayBatches, BestWeights, split
+from .estimate import ArrayBatches, best_epoch, split
 from .mask import MaskModule
 from .parts import Cut
 from .results import Fitted, InformationReport
@@ -119,7 +119,7 @@ def train(
     if verbose:
         print(f"{name}: the critic", flush=True)
     learning = compiled(CriticTraining(critic, mask, name="critic"))
-    best = BestWeights("val_loss", critic)
+    best = best_epoch(options["epochs"])
     pairs = {key: data[key] for key in ("feature", "representation")}
     of_critic = learning.fit(
         ArrayBatches(pairs, rows, batch_size, seed),
@@ -129,8 +129,8 @@ def train(
     ).history
     own = right(tf.constant(logits[held]), tf.constant(labels[held]), by_sign)
     report = InformationReport(
-        total=float(of_critic["val_total"][best.epoch]),
-        decision=float(of_critic["val_decision"][best.epoch]),
+        total=float(of_critic["val_total"][best.best_epoch]),
+        decision=float(of_critic["val_decision"][best.best_epoch]),
         limit=math.log((most - 1) * math.prod(cut.shape[:-1])),
         coverage=float(of_mask["val_coverage"][-1]),
         accuracy=float(tf.reduce_mean(own)),

@@ -6,7 +6,8 @@ import keras
 import numpy as np
 import pytest
 
-from mipin_keras.information import mutual_information
+from mipin_keras.information import Critic, mutual_information
+from mipin_keras.information.estimate import ArrayBatches, Pairs, best_epoch
 
 
 def gaussian(size, correlation, n=20000, seed=1):
@@ -57,6 +58,20 @@ def test_a_seed_gives_the_same_again_and_no_other():
     np.testing.assert_array_equal(one.held_out, same.held_out)
     assert one.nats == same.nats != other.nats
     assert len(one.held_out) == len(one.training) == 2
+
+
+def test_the_critic_is_that_of_the_best_epoch():
+    z, x, _ = gaussian(4, 0.7, 300)
+    z, x, held = z.astype("float32"), x.astype("float32"), np.arange(200, 300)
+    critic = Critic(seed=0)
+    critic.build((None, 4), (None, 1, 4))
+    model, best = Pairs(critic), best_epoch(25)
+    model.compile(keras.optimizers.Adam(1e-2), jit_compile=False)
+    data, others = ArrayBatches((z, x), np.arange(200), 50, 0), ArrayBatches((z, x), held, 100)
+    options = {"epochs": 25, "verbose": 0, "shuffle": False}
+    losses = model.fit(data, validation_data=others, callbacks=[best], **options).history["val_loss"]
+    assert len(losses) == 25 and best.best_epoch == np.argmin(losses) < 24
+    assert model.evaluate(others, verbose=0, return_dict=True)["loss"] == pytest.approx(min(losses), abs=1e-4)
 
 
 def test_callbacks_are_keras_own():
