@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 #: The images that make each prototype of the decomposition.
 SUPPORT = 5
+#: Of the mask's mean beside the cross-entropy: the paper's, whose maps are shown, and larger ones.
+MASK_WEIGHTS = (0.5, 1.0, 2.0)
 #: Photographs of each class in the picture.
 SHOWN = 2
 
@@ -42,7 +44,7 @@ class Scale(NamedTuple):
 
     train: int = 100_000
     episodes: int = 60
-    epochs: int = 10
+    epochs: int = 15
     held: int = 100_000
     measured: int = 600
     fit_epochs: int = 20
@@ -139,67 +141,82 @@ def decomposition(
     labels = np.searchsorted(classes, queries.labels)
     z = subject.outputs(pool.take(support.reshape(-1)).pixels())
     model = few_shot.classifier(subject.model, z.reshape(WAYS, SUPPORT, -1).mean(axis=1))
-    log(f"the decomposition is fitted on {len(fit.paths):,} photographs of {WAYS} classes")
-    analyzer = mipin_keras.create_analyzer(
-        "mi.total", model, layer=few_shot.FEATURE, representation=few_shot.EMBEDDING, epochs=epochs, seed=args.seed,
-        verbose=report.keras_verbose(args.verbose),
-    )  # fmt: skip
-    analyzer.fit(standardized(fit.pixels()))
-    pixels = queries.pixels()
+    x_fit, pixels = standardized(fit.pixels()), queries.pixels()
     x = standardized(pixels)
-    found = analyzer.decompose(x)
-    nearest, masked = analyzer.logits(x).argmax(axis=1), analyzer.masked_logits(x).argmax(axis=1)
-    result = measured(found, queries.masks()) | {
+    result: dict[str, Any] = {
         "layer": few_shot.FEATURE,
-        "feature_map": list(found.total.shape[1:]),
         "size": int(z.shape[1]),
         "classes": [pool.names[label] for label in classes],
         "support": SUPPORT,
         "fit": len(fit.paths),
         "queries": len(queries.paths),
-        "limit": analyzer.fit_report.limit,
-        "held_out": {"total": analyzer.fit_report.total, "decision": analyzer.fit_report.decision},
-        "accuracy": float((nearest == labels).mean()),
-        "masked_accuracy": float((masked == labels).mean()),
-        "agreement": float((masked == nearest).mean()),
+        "weights": {},
     }
+    for weight in MASK_WEIGHTS:
+        log(f"the decomposition is fitted on {len(fit.paths):,} photographs of {WAYS} classes, mask weight {weight:g}")
+        analyzer = mipin_keras.create_analyzer(
+            "mi.total", model, layer=few_shot.FEATURE, representation=few_shot.EMBEDDING, epochs=epochs,
+            mask_weight=weight, seed=args.seed, verbose=report.keras_verbose(args.verbose),
+        )  # fmt: skip
+        found = analyzer.fit(x_fit).decompose(x)
+        nearest, masked = analyzer.logits(x).argmax(axis=1), analyzer.masked_logits(x).argmax(axis=1)
+        result["weights"][f"{weight:g}"] = {
+            "maps": measured(found, queries.masks()),
+            "above": float((found.decision > found.total).mean()),
+            "masked_accuracy": float((masked == labels).mean()),
+            "agreement": float((masked == nearest).mean()),
+        }
+        if weight == MASK_WEIGHTS[0]:
+            first, fitted = found, analyzer.fit_report
     right = nearest == labels
+    result |= {
+        "accuracy": float(right.mean()),
+        "feature_map": list(first.total.shape[1:]),
+        "limit": fitted.limit,
+        "fitted": {"total": fitted.total, "decision": fitted.decision},
+        "chance": float(queries.masks()[partly(queries.masks())].mean()),
+        "boxed": int(partly(queries.masks()).sum()),
+    }
     shown = np.concatenate([rng.permutation(np.flatnonzero((labels == i) & right))[:SHOWN] for i in range(WAYS)])
     if not len(shown):  # none is right: as they come
         shown = np.arange(min(len(labels), WAYS * SHOWN))
-    part = Decomposition(*(maps[shown] for maps in found))
-    return result, prototype_page.picture(
-        pixels[shown], part, [queries.names[label] for label in queries.labels[shown]]
-    )
+    part = Decomposition(*(maps[shown] for maps in first))
+    titles = [queries.names[label] for label in queries.labels[shown]]
+    return result, prototype_page.picture(pixels[shown], part, titles)
+
+
+def partly(boxes: np.ndarray) -> np.ndarray:
+    """Of which photographs the boxes cover a part: of the others no share in the box can be told from another."""
+    covered = boxes.mean(axis=(1, 2))
+    return (covered > 0) & (covered < 1)
 
 
 def measured(found: Decomposition, boxes: np.ndarray) -> dict[str, Any]:
-    """What is measured of the maps.
+    """What is measured of each map.
 
     Args:
         found: Of ``n`` photographs.
         boxes: Which of their pixels lie in a box, bool ``(n, height, width)``.
 
     Returns:
-        ``sums``, of each map the mean over the photographs of its sum over
-        the locations, in nats, with its 95 % bootstrap ``interval``, the
-        share of its positive values that lies in the ``box``, and the mean
-        number of locations above half of its maximum, its ``area``, as a
-        share; the same of the ``mask``, whose sum is its mean, the coverage;
-        ``chance``, the share of the pixels in boxes; and ``above``, the share
-        of locations where the decision-related information exceeds the total.
+        For each map the mean over the photographs of its ``sum`` over the
+        locations, in nats, with its 95 % bootstrap ``interval``; its ``area``,
+        the mean share of locations above half of its maximum; and ``box``, the
+        mean share of its positive values that lies in the box, of the
+        photographs :func:`partly` covered. The same of the ``mask``, whose
+        sum is its mean, the coverage.
     """
-    sums, rows = found.sums, {}
+    sums, rows, part = found.sums, {}, partly(boxes)
     for name, maps in (*((name, getattr(found, name)) for name in MAPS), ("mask", found.mask)):
         each = sums["coverage" if name == "mask" else name].astype(np.float64)
         top = maps.max(axis=(1, 2), keepdims=True)
         rows[name] = {
             "sum": float(each.mean()),
             "interval": bootstrap_interval(each),
-            "box": positive_share(resized(maps, boxes.shape[1:]), boxes).share,
             "area": float(((maps > top / 2) & (maps > 0)).mean()),
+            "box": positive_share(resized(maps[part], boxes.shape[1:]), boxes[part]).share,
         }
-    return {"maps": rows, "chance": float(boxes.mean()), "above": float((found.decision > found.total).mean())}
+    return rows
 
 
 def in_short(result: dict[str, Any]) -> list[str]:

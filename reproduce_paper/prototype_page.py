@@ -44,30 +44,19 @@ def in_short(result: dict[str, Any]) -> list[str]:
     """How many are right, and how much the decision needs."""
     found, of = result["episodes"]["trained"], result["decomposition"]
     shots = phrases.and_list([f"{number}-shot {_percent(one)}" for number, one in found.items()])
-    maps = of["maps"]
+    first = _first(of)
+    maps = first["maps"]
     return [
         f"a prototype network on classes held out from its training, {WAYS}-way: {shots} right",
-        f"of the {maps['total']['sum']:.1f} nats that its embedding shares with the parts of a photograph, the nearest "
-        f"prototype needs {maps['decision']['sum']:.1f}; {_accuracy(of)}",
+        f"of {maps['total']['sum']:.1f} nats that its embedding shares with the parts of a photograph, the nearest "
+        f"prototype is left with {maps['decision']['sum']:.1f} {_accuracy(of)}",
     ]
 
 
 def page(result: dict[str, Any]) -> str:
     """The accuracies, the decomposition and the picture."""
     model, classes, of = result["model"], result["classes"], result["decomposition"]
-    episodes, (height, width) = result["episodes"], of["feature_map"]
-    header = [f"{WAYS}-way", *(f"{shots}-shot" for shots in SHOTS)]
-    accuracies = [
-        [name, *(_percent(episodes[name][str(shots)]) for shots in SHOTS)] for name in ("trained", "untrained")
-    ]
-    accuracies.append(["chance", *([f"{100 / WAYS:.1f} %"] * len(SHOTS))])
-    rows = []
-    for name, title in (*MAPS.items(), ("mask", "mask λ")):
-        row = of["maps"][name]
-        unit, form = ("", ".3f") if name == "mask" else (" nats", ".2f")
-        total = f"{row['sum']:{form}}{unit} {phrases.bracketed(row['interval'], form)}"
-        rows.append([title, total, f"{row['area']:.2f}", phrases.number(row["box"])])
-    rows.append(["flat", "-", "1.00", f"{of['chance']:.2f}"])
+    height, width = of["feature_map"]
     pictures = "\n\n".join(
         f"![Photographs, their total, decision-related and redundant information, and the mask]({file})"
         for file in result["pictures"]
@@ -85,10 +74,10 @@ of the {len(classes["held_out"])} classes that follow was seen in it: {phrases.a
 
 ## Episodes of the held-out classes
 
-The mean accuracy over {episodes["count"]:,} episodes of {WAYS} of these classes, {QUERIES} queries a class, with its
-95 % interval over the episodes; "untrained" is the same network with the weights that the training began with.
+The mean accuracy over {result["episodes"]["count"]:,} episodes of {WAYS} of these classes, {QUERIES} queries a class,
+with its 95 % interval over the episodes; "untrained" is the same network with the weights that the training began with.
 
-{report.table(header, accuracies)}
+{_accuracies(result["episodes"])}
 
 ## Total, decision-related and redundant information
 
@@ -97,39 +86,83 @@ the largest logit 2 z·p - |p|², a Dense layer behind the embedding. The local 
 `{of["layer"]}`; mask and critic are fitted on {of["fit"]:,} other photographs of these classes, without their labels:
 the mask is to keep the network's own decision. The numbers are of {of["queries"]} validation photographs: the mean of a
 map's sum over the locations, with its 95 % bootstrap interval over the photographs; of the mask its mean, the coverage.
-The area is the share of locations above half of the map's largest value, and the last column the share of a map's
-positive values that lies in the photograph's box, beside that of a flat map.
+The locations know the same in part, so that a sum is not what the embedding knows of the whole photograph. The area is
+the share of locations above half of the map's largest value; the last column is the share of a map's positive values
+that lies in the box, of the {of["boxed"]} photographs whose box leaves something out, beside that of a flat map.
 
-{report.table(["", "sum", "area", "in the box"], rows)}
+{_maps(of)}
 
 {pictures}
 
 Red is information, blue below 0, on one scale for the three maps of a photograph; the mask's yellow is 1. Shown are
 photographs that the network classifies rightly.
 
-{_verdict(result)}
+The mask's mean has a weight of {next(iter(of["weights"]))} beside the cross-entropy, as in the paper. With a larger one
+less is left:
+
+{_weights(of)}
+
+"Right" is behind the mask, without it {100 * of["accuracy"]:.1f} %; "same" the share of photographs whose decision the
+mask keeps; "above" that of the locations where decision-related exceeds total, which nothing in the method forbids.
+
+{_verdict(of)}
 """
 
 
-def _verdict(result: dict[str, Any]) -> str:
-    of = result["decomposition"]
-    maps = of["maps"]
-    total, decision = maps["total"], maps["decision"]
+def _first(of: dict[str, Any]) -> dict[str, Any]:
+    """The decomposition with the paper's weight of the mask."""
+    return next(iter(of["weights"].values()))
+
+
+def _accuracies(episodes: dict[str, Any]) -> str:
+    header = [f"{WAYS}-way", *(f"{shots}-shot" for shots in SHOTS)]
+    rows = [[name, *(_percent(episodes[name][str(shots)]) for shots in SHOTS)] for name in ("trained", "untrained")]
+    rows.append(["chance", *([f"{100 / WAYS:.1f} %"] * len(SHOTS))])
+    return report.table(header, rows)
+
+
+def _maps(of: dict[str, Any]) -> str:
+    rows = []
+    for name, title in (*MAPS.items(), ("mask", "mask λ")):
+        row = _first(of)["maps"][name]
+        unit, form = ("", ".3f") if name == "mask" else (" nats", ".1f")
+        total = f"{row['sum']:{form}}{unit} {phrases.bracketed(row['interval'], form)}"
+        rows.append([title, total, f"{row['area']:.2f}", phrases.number(row["box"])])
+    rows.append(["flat", "-", "1.00", f"{of['chance']:.2f}"])
+    return report.table(["", "sum", "area", "in the box"], rows)
+
+
+def _weights(of: dict[str, Any]) -> str:
+    rows = [
+        [
+            weight,
+            f"{found['maps']['mask']['sum']:.3f}",
+            *(f"{found['maps'][name]['sum']:.1f}" for name in MAPS),
+            *(f"{100 * found[name]:.1f} %" for name in ("masked_accuracy", "agreement", "above")),
+        ]
+        for weight, found in of["weights"].items()
+    ]
+    return report.table(["weight", "coverage", *MAPS.values(), "right", "same", "above"], rows)
+
+
+def _verdict(of: dict[str, Any]) -> str:
+    first = _first(of)
+    total, decision = first["maps"]["total"], first["maps"]["decision"]
     larger = "the total is the larger" if total["sum"] > decision["sum"] else "the total is not the larger"
     smaller = "smaller than" if decision["area"] < total["area"] else "not smaller than"
-    return f"""- On average {larger}: {total["sum"]:.2f} nats, of which the decision needs {decision["sum"]:.2f} \
-({100 * decision["sum"] / total["sum"]:.0f} %). At {100 * of["above"]:.1f} % of the locations decision-related exceeds
-  total, which nothing in the method forbids.
-- A location's mean on held-out photographs of the fit is {of["held_out"]["total"]:.2f} nats, decision-related
-  {of["held_out"]["decision"]:.2f}; the bound's own limit there is {of["limit"]:.2f}.
-- {_accuracy(of).capitalize()}; {100 * of["agreement"]:.1f} % of the decisions are the same.
+    return f"""- On average {larger}: {total["sum"]:.1f} nats, of which the decision is left with \
+{decision["sum"]:.1f} ({100 * decision["sum"] / total["sum"]:.0f} %).
+- A location's mean on held-out photographs of the fit is {of["fitted"]["total"]:.2f} nats, decision-related
+  {of["fitted"]["decision"]:.2f}; the bound's own limit there is {of["limit"]:.2f}.
+- The accuracy {_accuracy(of)}.
 - The draft finds the decision's area clearly smaller than the total one. Here it is {smaller} it:
   {decision["area"]:.2f} and {total["area"]:.2f} of the locations."""
 
 
 def _accuracy(of: dict[str, Any]) -> str:
+    first = _first(of)
     return (
-        f"behind the mask, which covers {of['maps']['mask']['sum']:.2f}, {100 * of['masked_accuracy']:.1f} % are "
+        f"behind the mask, which covers {first['maps']['mask']['sum']:.2f}: {100 * first['masked_accuracy']:.1f} % are "
         f"right, without it {100 * of['accuracy']:.1f} %"
     )
 

@@ -143,17 +143,20 @@ def test_the_embedding_learns_and_is_cached(tmp_path):
 
 
 def test_what_is_measured_of_the_maps():
-    total = np.array([[[4.0, 1.0], [1.0, 2.5]], [[0.0, 2.0], [0.0, 0.0]]], "float32")
-    decision = np.array([[[4.5, 0.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, -1.0]]], "float32")
-    mask = np.full((2, 2, 2), 0.5, "float32")
-    boxes = np.zeros((2, 2, 2), bool)
-    boxes[:, 0, 0] = True
-    found = prototype.measured(Decomposition(total, decision, total - decision, mask), boxes)
-    assert found["above"] == 1 / 8 and found["chance"] == 0.25
-    maps = found["maps"]
-    assert maps["total"]["sum"] == pytest.approx((8.5 + 2) / 2) and maps["decision"]["sum"] == pytest.approx(2.25)
-    assert maps["redundant"]["sum"] == pytest.approx(3.0) and maps["mask"]["sum"] == pytest.approx(0.5)
-    assert maps["total"]["area"] == pytest.approx(3 / 8) and maps["decision"]["area"] == pytest.approx(2 / 8)
+    total = np.array([[[4.0, 1.0], [1.0, 2.5]], [[0.0, 2.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 0.0]]], "float32")
+    decision = np.array([[[4.5, 0.0], [0.0, 0.0]], [[0.0, 1.0], [0.0, -1.0]], [[1.0, 0.0], [0.0, 0.0]]], "float32")
+    mask = np.full((3, 2, 2), 0.5, "float32")
+    boxes = np.zeros((3, 2, 2), bool)
+    boxes[:, 0, 0], boxes[2] = True, True
+    assert prototype.partly(boxes).tolist() == [True, True, False]
+    maps = prototype.measured(Decomposition(total, decision, total - decision, mask), boxes)
+    assert maps["total"]["sum"] == pytest.approx((8.5 + 2 + 1) / 3)
+    assert maps["decision"]["sum"] == pytest.approx((4.5 + 0 + 1) / 3)
+    assert maps["redundant"]["sum"] == pytest.approx((4 + 2 + 0) / 3) and maps["mask"]["sum"] == pytest.approx(0.5)
+    low, high = maps["total"]["interval"]
+    assert 1 <= low < maps["total"]["sum"] < high <= 8.5
+    assert maps["total"]["area"] == pytest.approx(4 / 12) and maps["decision"]["area"] == pytest.approx(3 / 12)
+    # Of the two photographs that are partly covered.
     assert maps["decision"]["box"] == pytest.approx((1 + 0) / 2) and maps["mask"]["box"] == pytest.approx(0.25)
 
 
@@ -165,7 +168,11 @@ def result():
     def shots(one, five):
         return {"1": {"accuracy": one, "half": 0.008}, "5": {"accuracy": five, "half": 0.006}}
 
-    maps = {"total": of(9.0), "decision": of(3.0, area=0.1), "redundant": of(6.0), "mask": of(0.25)}
+    def weighed(decision, coverage, above):
+        maps = {"total": of(9.0), "decision": of(decision, area=0.1), "redundant": of(9 - decision)}
+        maps |= {"mask": of(coverage)}
+        return {"maps": maps, "above": above, "masked_accuracy": 0.652, "agreement": 0.93}
+
     return {
         "classes": {"trained": ["goldfish", "bee"], "held_out": ["koala", "monarch"]},
         "model": {
@@ -173,9 +180,9 @@ def result():
         },
         "episodes": {"trained": shots(0.45, 0.63), "untrained": shots(0.28, 0.35), "count": 600},
         "decomposition": {
-            "maps": maps, "chance": 0.5, "above": 0.125, "layer": "block4_pool", "feature_map": [4, 4], "size": 128,
-            "classes": ["koala"], "support": 5, "fit": 2475, "queries": 250, "limit": 6.2,
-            "held_out": {"total": 0.5, "decision": 0.2}, "accuracy": 0.66, "masked_accuracy": 0.652, "agreement": 0.93,
+            "weights": {"0.5": weighed(3.0, 0.25, 0.125), "1": weighed(2.0, 0.15, 0.05)}, "chance": 0.5, "boxed": 239,
+            "layer": "block4_pool", "feature_map": [4, 4], "size": 128, "classes": ["koala"], "support": 5,
+            "fit": 2475, "queries": 250, "limit": 6.2, "fitted": {"total": 0.5, "decision": 0.2}, "accuracy": 0.66,
         },
         "pictures": ["prototype.png"],
     }  # fmt: skip
@@ -184,13 +191,15 @@ def result():
 def test_the_page_says_what_was_found(result):
     page = prototype.markdown(result)
     assert row(page, "trained") == ["45.0 ± 0.8 %", "63.0 ± 0.6 %"] and row(page, "chance") == ["20.0 %"] * 2
-    assert row(page, "decision-related") == ["3.00 nats [2.90, 3.10]", "0.10", "0.40"]
+    assert row(page, "decision-related") == ["3.0 nats [2.9, 3.1]", "0.10", "0.40"]
     assert row(page, "flat")[-1] == "0.50"
     assert row(page, "mask λ")[0] == "0.250 [0.150, 0.350]" and "](prototype.png)" in page
+    assert row(page, "0.5") == ["0.250", "9.0", "3.0", "6.0", "65.2 %", "93.0 %", "12.5 %"]
+    assert row(page, "1")[:4] == ["0.150", "9.0", "2.0", "7.0"]
     assert mentions(page, "goldfish and bee") and mentions(page, "koala and monarch") and "no numbers" in page
-    assert mentions(page, "the total is the larger", "9.00", "3.00", "33 %", "12.5 %")
-    assert mentions(page, "covers 0.25", "65.2 %", "66.0 %", "93.0 %") and mentions(page, "it is smaller than")
-    result["decomposition"]["maps"]["decision"] |= {"sum": 9.5, "area": 0.4}
+    assert mentions(page, "the total is the larger", "9.0", "3.0", "33 %") and mentions(page, "it is smaller than")
+    assert mentions(page, "covers 0.25", "65.2 %", "66.0 %")
+    result["decomposition"]["weights"]["0.5"]["maps"]["decision"] |= {"sum": 9.5, "area": 0.4}
     page = prototype.markdown(result)
     assert mentions(page, "the total is not the larger") and mentions(page, "it is not smaller than")
 
@@ -198,7 +207,7 @@ def test_the_page_says_what_was_found(result):
 def test_in_short(result):
     accuracy, information = prototype.in_short(result)
     assert "1-shot 45.0 ± 0.8 %" in accuracy and "5-shot 63.0" in accuracy
-    assert "9.0 nats" in information and "needs 3.0" in information and "65.2 %" in information
+    assert "9.0 nats" in information and "left with 3.0" in information and "65.2 %" in information
 
 
 def test_the_picture_has_the_photographs_in_a_row(rng):
@@ -242,9 +251,12 @@ def test_a_run_on_generated_photographs(tmp_path, monkeypatch):
         assert 0.2 < of["1"]["accuracy"] <= 1 and 0.2 < of["5"]["accuracy"] <= 1
     of = result["decomposition"]
     assert of["fit"] == 5 * 30 - 25 and of["queries"] == 50 and of["feature_map"] == [2, 2] and of["size"] == 128
-    maps = of["maps"]
-    assert maps["redundant"]["sum"] == pytest.approx(maps["total"]["sum"] - maps["decision"]["sum"], abs=1e-4)
-    assert 0 < maps["mask"]["sum"] < 1 and 0 <= of["masked_accuracy"] <= 1
+    assert list(of["weights"]) == ["0.5", "1", "2"]
+    for found in of["weights"].values():
+        maps = found["maps"]
+        assert maps["redundant"]["sum"] == pytest.approx(maps["total"]["sum"] - maps["decision"]["sum"], abs=1e-4)
+        assert 0 < maps["mask"]["sum"] < 1 and 0 <= found["masked_accuracy"] <= 1
+    assert maps["mask"]["sum"] < of["weights"]["0.5"]["maps"]["mask"]["sum"]
     assert (tmp_path / "prototype-quick.png").stat().st_size > 20_000
     assert "QUICK" in (tmp_path / "prototype-quick.md").read_text().upper()
 
