@@ -44,7 +44,7 @@ class Scale(NamedTuple):
 
     train: int = 100_000
     episodes: int = 60
-    epochs: int = 15
+    epochs: int = 10
     held: int = 100_000
     measured: int = 600
     fit_epochs: int = 20

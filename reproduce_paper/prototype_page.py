@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 WAYS, SHOTS, QUERIES = 5, (1, 5), 15
 #: The maps of the decomposition, and what the picture and the table call them.
 MAPS = {"total": "total", "decision": "decision-related", "redundant": "redundant"}
+#: Below this share of the total one's area, the decision's is called clearly smaller.
+CLEARLY = 0.75
 
 
 def picture(pixels: np.ndarray, found: Decomposition, titles: list[str]) -> Figure:
@@ -149,14 +151,16 @@ def _verdict(of: dict[str, Any]) -> str:
     first = _first(of)
     total, decision = first["maps"]["total"], first["maps"]["decision"]
     larger = "the total is the larger" if total["sum"] > decision["sum"] else "the total is not the larger"
-    smaller = "smaller than" if decision["area"] < total["area"] else "not smaller than"
+    kept = [weight for weight, one in of["weights"].items() if one["masked_accuracy"] > of["accuracy"] - 0.02]
+    smaller = "so" if decision["area"] < CLEARLY * total["area"] else "not so"
     return f"""- On average {larger}: {total["sum"]:.1f} nats, of which the decision is left with \
 {decision["sum"]:.1f} ({100 * decision["sum"] / total["sum"]:.0f} %).
 - A location's mean on held-out photographs of the fit is {of["fitted"]["total"]:.2f} nats, decision-related
   {of["fitted"]["decision"]:.2f}; the bound's own limit there is {of["limit"]:.2f}.
-- The accuracy {_accuracy(of)}.
-- The draft finds the decision's area clearly smaller than the total one. Here it is {smaller} it:
-  {decision["area"]:.2f} and {total["area"]:.2f} of the locations."""
+- The accuracy {_accuracy(of)}. Of the weights, {phrases.and_list(kept)} of \
+{phrases.and_list(list(of["weights"]))} keep it within 2 points.
+- The draft finds the decision's area clearly smaller than the total one. Here it is {smaller}: \
+{decision["area"]:.2f} and {total["area"]:.2f} of the locations."""
 
 
 def _accuracy(of: dict[str, Any]) -> str:

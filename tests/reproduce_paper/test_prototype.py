@@ -197,11 +197,16 @@ def test_the_page_says_what_was_found(result):
     assert row(page, "0.5") == ["0.250", "9.0", "3.0", "6.0", "65.2 %", "93.0 %", "12.5 %"]
     assert row(page, "1")[:4] == ["0.150", "9.0", "2.0", "7.0"]
     assert mentions(page, "goldfish and bee") and mentions(page, "koala and monarch") and "no numbers" in page
-    assert mentions(page, "the total is the larger", "9.0", "3.0", "33 %") and mentions(page, "it is smaller than")
+    assert mentions(page, "the total is the larger", "9.0", "3.0", "33 %") and mentions(
+        page, "Here it is so", "0.10 and 0.30"
+    )
     assert mentions(page, "covers 0.25", "65.2 %", "66.0 %")
+    assert mentions(page, "weights, 0.5 and 1 of 0.5 and 1")
+    result["decomposition"]["weights"]["1"]["masked_accuracy"] = 0.63
     result["decomposition"]["weights"]["0.5"]["maps"]["decision"] |= {"sum": 9.5, "area": 0.4}
     page = prototype.markdown(result)
-    assert mentions(page, "the total is not the larger") and mentions(page, "it is not smaller than")
+    assert mentions(page, "the total is not the larger") and mentions(page, "Here it is not so")
+    assert mentions(page, "weights, 0.5 of 0.5 and 1")
 
 
 def test_in_short(result):
