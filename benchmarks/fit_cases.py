@@ -13,6 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from reproduce_paper import arguments, data, ilsvrc, models
+from reproduce_paper.lite0 import inputs as lite0_inputs
 
 from .processes import forget_peak, peak_memory
 
@@ -84,11 +85,6 @@ def resnet50(args: argparse.Namespace) -> Loaded:
     model = keras.applications.ResNet50(weights=None)
     x = np.random.default_rng(args.seed).random((16, *model.input_shape[1:]), np.float32)
     return Loaded(model, x, "ResNet50, random weights and images")
-
-
-def lite0_inputs(pixels: np.ndarray) -> np.ndarray:
-    """float32 ``(n, height, width, 3)`` of 0 to 255 as EfficientNet-Lite0 takes them."""
-    return (pixels - 127.0) / 128.0
 
 
 def squeezenet_inputs(pixels: np.ndarray) -> np.ndarray:

@@ -190,6 +190,7 @@ def sheet(
     titles: Sequence[str] | None = None,
     captions: Mapping[str, Sequence[str]] | None = None,
     over: Collection[str] = (),
+    tops: Mapping[str, Sequence[float]] | None = None,
     columns: int = 4,
 ) -> Figure:
     """Draw photographs, each with its maps below it, at most ``columns`` side by side.
@@ -198,10 +199,13 @@ def sheet(
         pixels: uint8 ``(n, height, width, 3)``.
         boxes: For each photograph ``(k, 4)``: left, top, right, bottom;
             drawn on it and on its maps.
-        rows: By name, maps ``(n, height, width)`` that are not negative.
+        rows: By name, maps ``(n, height, width)``; those that are not drawn
+            over the photograph are not negative.
         titles: Above the photographs.
         captions: By a row's name, below its maps.
         over: Rows that are drawn over the photograph.
+        tops: By a row's name, the value of the strongest colour on each
+            photograph; of other rows it is each map's own.
         columns: Photographs in a line.
     """
     lines, blocks = 1 + len(rows), -(-len(pixels) // columns)
@@ -218,10 +222,11 @@ def sheet(
         if titles is not None:
             line[0].set_title(titles[i], fontsize=9)
         for ax, (name, maps) in zip(line[1:], rows.items(), strict=True):
+            top = tops[name][i] if tops and name in tops else None
             if name in over:
-                plot.overlay(pixels[i], maps[i], ax)
+                plot.overlay(pixels[i], maps[i], ax, vmax=top)
             else:
-                plot.heatmap(maps[i], ax, "Greys", vmax=_darkest(maps[i]))
+                plot.heatmap(maps[i], ax, "Greys", vmax=_darkest(maps[i]) if top is None else top)
             if captions and name in captions:
                 ax.set_xlabel(captions[name][i], fontsize=9, labelpad=2)
         for ax in line:

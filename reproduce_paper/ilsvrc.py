@@ -1,4 +1,4 @@
-"""The validation photographs of ILSVRC2012 and the boxes in them, in the layouts of image-net.org and of Kaggle."""
+"""The photographs of ILSVRC2012 and the boxes in its validation ones, in the layouts of image-net.org and of Kaggle."""
 
 from __future__ import annotations
 
@@ -107,6 +107,48 @@ def validation(folder: str | os.PathLike[str]) -> Photographs:
     )
 
 
+def training(folder: str | os.PathLike[str], root: str | os.PathLike[str]) -> Photographs:
+    """The training photographs in ``folder``, all or some, without boxes, resized and cropped as the validation ones.
+
+    The name of each file begins with the WNID of its class, as
+    ``n01440764_10026.JPEG`` does.
+
+    Args:
+        folder: Holds the files, itself or sorted into a folder for each class.
+        root: As for :func:`validation`, whose classes they have: one of the
+            files of names must be there.
+
+    Raises:
+        FileNotFoundError: If there are no such files, or no file of names.
+        ValueError: For a class that has no name there, naming the file.
+    """
+    names, _ = _classes(pathlib.Path(root))
+    if not names:
+        raise FileNotFoundError(
+            f"expected {', '.join(CLASSES)}, or one of them, in {root}, received none; put it there: it numbers the "
+            "classes"
+        )
+    paths = sorted(pathlib.Path(folder).rglob("n[0-9]*_*.JPEG"), key=lambda path: path.name)
+    if not paths:
+        raise FileNotFoundError(f"expected files WNID_*.JPEG in {folder}, received none; unpack them there")
+    labels = {wnid: i for i, wnid in enumerate(sorted(names))}
+    wnids = [path.name.partition("_")[0] for path in paths]
+    for path, wnid in zip(paths, wnids, strict=True):
+        if wnid not in labels:
+            raise ValueError(
+                f"expected the name of {path} to begin with one of the {len(labels)} WNIDs named in {root}, received "
+                f"{wnid}; leave the file out, or give the names of all classes"
+            )
+    return Photographs(
+        paths,
+        np.array([labels[wnid] for wnid in wnids], np.int64),
+        [np.zeros((0, 4), np.int64)] * len(paths),
+        [names[wnid] for wnid in labels],
+        (CROP, CROP),
+        lambda path: _centre(decoded(path)),
+    )
+
+
 def annotation(path: pathlib.Path) -> Annotation:
     """Read an XML file, in which pixels are counted from 1 and the last one of a box is given, as in PASCAL VOC."""
     try:
@@ -160,7 +202,12 @@ def _read(path: pathlib.Path, sizes: Mapping[pathlib.Path, tuple[int, int]]) -> 
             f"expected {sizes[path]} rows and columns of {path}, as its XML file says, received {image.shape[:2]}; "
             "take both from the archives of one release"
         )
-    height, width = resized(sizes[path])
+    return _centre(image)
+
+
+def _centre(image: np.ndarray) -> np.ndarray:
+    """The centre of an image, resized and cropped: uint8 ``(224, 224, 3)``."""
+    height, width = resized(image.shape[:2])
     top, left = (height - CROP) // 2, (width - CROP) // 2
     larger = tf.image.resize(image, (height, width), antialias=True)[top : top + CROP, left : left + CROP]
     return tf.cast(tf.clip_by_value(tf.round(larger), 0, 255), tf.uint8).numpy()

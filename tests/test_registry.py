@@ -34,6 +34,13 @@ def two_heads():
     return second
 
 
+def two_decisions():
+    """cnn with a second output that decides otherwise: its head reads other features."""
+    model = two_heads()
+    model.get_layer("other").set_weights([np.roll(w, 7, axis=0) for w in model.get_layer("other").get_weights()])
+    return model
+
+
 # For each option another value than the default, and the options beside which it has something to say.
 BASIC = {
     "neuron_selection_mode": ("all", {"classes": None}),
@@ -76,7 +83,7 @@ DEEP_TAYLOR = WALK | {"merge": ("share", {}, residual), "relu": ("drop", {"relu"
 
 INFORMATION = {
     "output_layer": ("flatten", {}),
-    "output": (1, {"output": 0}, two_heads),
+    "output": (1, {"output": 0}, two_decisions),
     "layer": ("conv", {}),
     "representation": ("conv", {"layer": "conv"}),
     "critic": ("concatenated", {}),
@@ -130,7 +137,6 @@ OTHERS = {
     "pattern.net": PATTERN,
     "pattern.attribution": PATTERN,
     "grad_cam": BASIC | {"layer": ("pool", {}), "resize": (False, {})},
-    # Of the total only the mask's options change nothing.
     "mi.total": INFORMATION,
     "mi.decision": INFORMATION,
     "mi.redundant": INFORMATION,
@@ -196,7 +202,8 @@ ALL_OPTIONS = ("lrp", "lrp.alpha_beta", "lrp.sequential_preset_a", "lrp.sequenti
 
 def tried(name, option):
     if name.startswith("mi."):  # one fit serves all three; the total does not depend on the mask
-        return name == ("mi.decision" if option in ("mask_weight", "output_layer", "output") else "mi.total")
+        of_mask = option in ("mask_weight", "output_layer", "output")
+        return option != "verbose" and name == ("mi.decision" if of_mask else "mi.total")
     shared = name.startswith("lrp") and name not in ALL_OPTIONS and OTHERS[name][option] is LRP.get(option)
     return not shared and option != "verbose"
 

@@ -73,8 +73,9 @@ class Critic(keras.layers.Layer):
             size = shape[-1]
             for name, initial in (("mean", "zeros"), ("scale", "ones")):
                 weight = self.add_weight(
-                    shape=(size,), initializer=initial, trainable=False, name=f"{side}_{name}", dtype="float32"
-                )
+                    shape=(size,), initializer=initial, trainable=False, name=f"{side}_{name}", dtype="float32",
+                    autocast=False,
+                )  # fmt: skip
                 setattr(self, f"_{side}_{name}", weight)
             first, *others = self._parts[side]
             first.build((None, size))

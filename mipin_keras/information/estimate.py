@@ -70,10 +70,6 @@ class Pairs(keras.Model):
         self._nats.update_state(tf.reduce_mean(pointwise(*parts)))
         return -tf.reduce_mean(bounded(*parts))
 
-    @property
-    def metrics(self) -> list[Any]:
-        return [*super().metrics, self._nats]
-
 
 def mutual_information(
     z: Any,
@@ -142,6 +138,7 @@ def mutual_information(
         # As many in each batch, so that all have as many negatives.
         validation_data=ArrayBatches((z, x), held, most),
         epochs=epochs,
+        shuffle=False,  # the batches do it, by the seed
         verbose=keras_verbose(verbose),
         callbacks=[best, *callbacks],
     ).history

@@ -98,7 +98,8 @@ def train(
     mask, critic = new_networks(cut, options)
     critic.adapt(data["representation"][rows], data["feature"][rows])
     mask.adapt(*critic.standard("x"))
-    how = {"epochs": options["epochs"], "verbose": keras_verbose(verbose)}
+    # The batches shuffle themselves, by the seed: Keras would do it by its own.
+    how = {"epochs": options["epochs"], "verbose": keras_verbose(verbose), "shuffle": False}
     most = min(batch_size, len(held))
 
     def compiled(model: keras.Model) -> keras.Model:

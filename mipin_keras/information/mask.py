@@ -43,8 +43,12 @@ class MaskModule(keras.layers.Layer):
         convolution, channels = _CONVOLUTIONS[len(shape) - 2], shape[-1]
         width = min(channels, 64) if self.width is None else self.width
         # The feature map is brought to variance 1, for its scale is not the mask's business.
-        self._mean = self.add_weight(shape=(channels,), initializer="zeros", trainable=False, name="mean")
-        self._scale = self.add_weight(shape=(channels,), initializer="ones", trainable=False, name="scale")
+        self._mean = self.add_weight(
+            shape=(channels,), initializer="zeros", trainable=False, name="mean", autocast=False
+        )
+        self._scale = self.add_weight(
+            shape=(channels,), initializer="ones", trainable=False, name="scale", autocast=False
+        )
         self._first, self._second = (
             convolution(
                 units, 3, padding="same", dtype=self.dtype_policy,

@@ -49,10 +49,6 @@ class MaskTraining(keras.Model):
         self._coverage.update_state(coverage)
         return shared(tf.reduce_mean(cross_entropy(y_pred["logits"], y, self._by_sign)) + self._weight * coverage)
 
-    @property
-    def metrics(self) -> list[Any]:
-        return [*super().metrics, self._accuracy, self._coverage]
-
 
 class CriticTraining(keras.Model):
     """One critic for the local parts as they are and as the mask leaves them, each with the unmasked Z.
@@ -86,10 +82,6 @@ class CriticTraining(keras.Model):
             metric.update_state(pointwise(*parts))
             loss -= tf.reduce_mean(bounded(*parts))
         return shared(loss)
-
-    @property
-    def metrics(self) -> list[Any]:
-        return [*super().metrics, self._total, self._decision]
 
 
 def local_parts(feature: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:

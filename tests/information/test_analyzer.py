@@ -8,6 +8,7 @@ import pytest
 
 from mipin_keras import NotFittedError, create_analyzer, load_analyzer
 from mipin_keras.information import Decomposition, InformationReport
+from mipin_keras.information.estimate import split
 from tests.information.networks import noise, quadrants, small, tokens
 from tests.networks import samples, with_weights
 
@@ -29,7 +30,11 @@ def fitted():
 # Planted
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["one quadrant", "two quadrants"])
+@pytest.fixture(
+    scope="module",
+    params=[pytest.param(False, marks=pytest.mark.medium), True],
+    ids=["one quadrant", "two quadrants"],
+)
 def planted(request):
     options = {"layer": "feature", "representation": "z", "learning_rate": 1e-2, "epochs": 12, "verbose": 0}
     analyzer = create_analyzer("mi.total", quadrants(request.param), **options).fit(noise())
@@ -109,12 +114,12 @@ def test_maps_are_of_the_images_size(fitted):
 
 def test_an_input_does_not_depend_on_its_batch(fitted):
     found = fitted.decompose(X)
-    for other in (fitted.decompose(X, batch_size=7), fitted.decompose(X[::-1])):
-        wanted = (
-            found.total if other.total[0, 0, 0] == pytest.approx(found.total[0, 0, 0], abs=1e-4) else found.total[::-1]
-        )
-        np.testing.assert_allclose(other.total, wanted, atol=1e-4)
-    np.testing.assert_allclose(fitted.decompose(X[[3]]).decision[0], found.decision[3], atol=1e-4)
+    for other, wanted in (
+        (fitted.decompose(X, batch_size=7).total, found.total),
+        (fitted.decompose(X[::-1]).total, found.total[::-1]),
+        (fitted.decompose(X[[3]]).decision, found.decision[[3]]),
+    ):
+        np.testing.assert_allclose(other, wanted, atol=1e-3)
 
 
 def test_bits_are_nats_by_log_2(fitted, tmp_path):
@@ -133,11 +138,12 @@ def test_a_file_gives_the_same_bits(fitted, tmp_path):
         load_analyzer(path, with_weights(small(), 2))
 
 
+@pytest.mark.medium
 def test_seeds():
     model = with_weights(small(), 1)
     one, same, other = (quick(model, seed=seed).decompose(X[:8]) for seed in (0, 0, 1))
-    np.testing.assert_array_equal(one.total, same.total)
-    assert np.abs(one.total - other.total).max() > 1e-3
+    np.testing.assert_allclose(one.total, same.total, atol=1e-3)
+    assert np.abs(one.total - other.total).max() > 1e-2
 
 
 def test_no_neuron_is_selected(fitted):
@@ -163,6 +169,7 @@ def test_the_network_stays_as_it_is():
     assert moving == [w.trainable for w in model.weights]
 
 
+@pytest.mark.medium
 def test_other_weights_are_noticed(fitted):
     model = with_weights(small(), 1)
     analyzer = quick(model)
@@ -197,7 +204,8 @@ def test_tokens():
     assert analyzer.cut.shape == (6, 5) and analyzer.cut.size == 5
 
 
-@pytest.mark.parametrize(("head", "units"), [("sigmoid", 1), ("sigmoid", 3), (None, 1), ("softmax", 3)])
+@pytest.mark.parametrize(("head", "units"), [("sigmoid", 1), ("softmax", 3), ("sigmoid", 3), (None, 1)])
+@pytest.mark.medium
 def test_heads_and_labels(head, units):
     model = with_weights(small(head, units), 1)
     own = quick(model, y=None).fit_report
@@ -208,17 +216,16 @@ def test_heads_and_labels(head, units):
     found = quick(model, y=labels).fit_report
     assert found.labels == "given" and found.accuracy < 1
     logits = create_analyzer("gradient", model).logits(X)
-    from mipin_keras.information.estimate import split
-
     held, _ = split(60, 0.2, 16, 0, "inputs")
     right = (logits > 0) == labels if by_sign else logits.argmax(axis=1) == labels
     assert found.accuracy == pytest.approx(right[held].mean())
-    if not by_sign:
-        assert quick(model, y=np.eye(units)[labels]).fit_report == found
-    elif units == 1:
-        assert quick(model, y=labels[:, 0]).fit_report == found
+    other = None if by_sign and units > 1 else labels[:, 0] if by_sign else np.eye(units)[labels]
+    if other is not None:  # the same labels in another form
+        again = quick(model, y=other).fit_report
+        np.testing.assert_allclose(again.history["mask"]["loss"], found.history["mask"]["loss"], rtol=1e-4)
 
 
+@pytest.mark.medium
 def test_one_head_of_two():
     x = keras.Input((8, 6, 2))
     y = L.Conv2D(4, 3, activation="relu", name="conv")(x)
@@ -229,6 +236,7 @@ def test_one_head_of_two():
         quick(model)
 
 
+@pytest.mark.medium
 def test_a_head_that_is_a_convolution():
     x = keras.Input((8, 6, 2))
     y = L.Conv2D(4, 3, activation="relu", name="conv")(x)
@@ -239,6 +247,7 @@ def test_a_head_that_is_a_convolution():
     )
 
 
+@pytest.mark.medium
 def test_mixed_precision():
     keras.mixed_precision.set_global_policy("mixed_bfloat16")
     try:
@@ -249,11 +258,12 @@ def test_mixed_precision():
     assert found.total.dtype == np.float32 and np.isfinite(found.total).all() and found.total.std() > 0
 
 
+@pytest.mark.medium
 def test_features_that_do_not_fit_in_memory_go_to_files():
     model = with_weights(small(), 1)
     options = {"epochs": 1, "verbose": 0}
     analyzer = create_analyzer("mi.total", model, **options).fit(X, batch_size=16, memory=0)
-    np.testing.assert_array_equal(analyzer.decompose(X).total, quick(model, epochs=1).decompose(X).total)
+    np.testing.assert_allclose(analyzer.decompose(X).total, quick(model, epochs=1).decompose(X).total, atol=1e-3)
 
 
 def test_callbacks_and_what_is_printed(capsys):

@@ -37,7 +37,7 @@ def test_large_scores_do_not_overflow():
     scores = tf.constant(1000 * np.eye(4, dtype=np.float32)[:, :, None] + 500)
     parts = against_the_batch(scores)
     np.testing.assert_allclose(pointwise(*parts), 1000)
-    np.testing.assert_allclose(bounded(*parts), np.log(4), rtol=1e-6)
+    np.testing.assert_allclose(bounded(*parts), np.log(4), rtol=1e-4)
     with tf.GradientTape() as tape:
         tape.watch(scores)
         loss = tf.reduce_sum(bounded(*against_the_batch(scores)))

@@ -73,3 +73,15 @@ def test_a_sheet_has_each_photograph_above_its_maps():
     left, top, right, bottom = photographs.boxes[1][0]
     assert box.get_bbox().bounds == (left - 0.5, top - 0.5, right - left, bottom - top)
     assert len(axes[0, 0].images) == 1 and len(axes[2, 0].images) == 2
+
+
+def test_a_sheet_takes_the_strongest_colour_s_values():
+    photographs = squares.photographs(2)
+    maps = np.random.default_rng(0).uniform(0.1, 1, (2, 16, 16))
+    tops = {"one": [2.0, 4.0], "over it": [1.0, 2.0]}
+    rows = {"one": maps, "over it": maps}
+    figure = explained.sheet(photographs.pixels(), photographs.boxes, rows, over=["over it"], tops=tops)
+    axes = np.array(figure.axes).reshape(3, 2)
+    assert [ax.images[0].get_clim() for ax in axes[1]] == [(0, 2), (0, 4)]
+    for ax, values, top in zip(axes[2], maps, tops["over it"], strict=True):
+        np.testing.assert_allclose(ax.images[1].get_array()[..., 3], 0.9 * values / top)  # its opacity

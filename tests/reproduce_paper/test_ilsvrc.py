@@ -44,6 +44,13 @@ def write(root, number, wnid, height, width, boxes, images="", xml=""):
     )
 
 
+def write_training(root, wnid, number, height=300, width=400):
+    """One generated training photograph."""
+    root.mkdir(parents=True, exist_ok=True)
+    encoded = tf.io.encode_jpeg(gradient(number, height, width)).numpy()
+    (root / f"{wnid}_{number}.JPEG").write_bytes(encoded)
+
+
 def write_words(root, words=WORDS):
     (root / "synset_words.txt").write_text("".join(f"{wnid} {name}\n" for wnid, name in words.items()))
 
@@ -197,3 +204,25 @@ def test_classes_files_are_checked(folder):
     (folder / "synset_words.txt").write_text("kit fox\n")
     with pytest.raises(ValueError, match="lines of a WNID and a name in .*synset_words.txt, received 'kit fox'"):
         ilsvrc.validation(folder)
+
+
+def test_training_photographs_have_the_classes_of_their_names(folder, tmp_path):
+    sample = tmp_path / "sample"
+    write_training(sample, "n00000003", 4, 256, 320)
+    write_training(sample / "n00000001", "n00000001", 5)  # also sorted into folders
+    with pytest.raises(FileNotFoundError, match=r"expected map_clsloc.txt, .* in .*received none"):
+        ilsvrc.training(sample, folder)
+    write_words(folder)
+    found = ilsvrc.training(sample, folder)
+    assert found.labels.tolist() == [0, 2] and found.labels.dtype == np.int64
+    assert found.names == ilsvrc.validation(folder).names and not found.shares().any()
+    pixels = found.pixels()
+    assert pixels.shape == (2, 224, 224, 3)
+    # 256x320 keeps its size: rows 16 to 239 and columns 48 to 271.
+    expected = gradient(4, 256, 320)[16:240, 48:272]
+    assert np.abs(pixels[1, ..., :2].astype(int) - expected[..., :2]).mean() < 3
+    write_training(sample, "n00000009", 1)
+    with pytest.raises(ValueError, match="n00000009_1.JPEG to begin with one of the 3 WNIDs .*received n00000009"):
+        ilsvrc.training(sample, folder)
+    with pytest.raises(FileNotFoundError, match="files WNID_.*JPEG in .*nowhere"):
+        ilsvrc.training(tmp_path / "nowhere", folder)
