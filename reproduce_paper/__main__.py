@@ -15,7 +15,7 @@ from . import arguments, report, reproduction
 
 NAMES = (
     "table1", "figure3", "figure4", "figure5", "figures6_7", "sweep", "table2", "figure8", "figure9", "appendix_b",
-    "figure10", "grid", "sanity", "deletion", "information",
+    "figure10", "grid", "sanity", "deletion", "information", "prototype",
 )  # fmt: skip
 EXPERIMENTS = {
     name: importlib.import_module(f"{__package__}.{name}")

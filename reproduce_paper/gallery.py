@@ -67,6 +67,24 @@ def load(args: argparse.Namespace) -> Gallery:
     return _GALLERIES[args.photographs](args)
 
 
+def tiny_imagenet_of(args: argparse.Namespace) -> tuple[Photographs, Photographs]:
+    """Tiny ImageNet's training and validation photographs.
+
+    Args:
+        args: The command's arguments: ``data_dir`` is read.
+
+    Raises:
+        FileNotFoundError: If they are not there, with what to do.
+    """
+    folder = _folder(
+        args,
+        "Tiny ImageNet",
+        ("tiny-imagenet-200", "tiny-imagenet-20"),
+        "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    )
+    return tiny_imagenet(folder, "train"), tiny_imagenet(folder, "val")
+
+
 def _tiny_imagenet(args: argparse.Namespace) -> Gallery:
     names = _chosen(args, photo_models.RECIPES)
     if args.weights:
@@ -74,13 +92,7 @@ def _tiny_imagenet(args: argparse.Namespace) -> Gallery:
             f"expected --weights with --photographs ilsvrc alone, received {args.weights} for Tiny ImageNet, whose "
             "models are trained here; leave it out"
         )
-    folder = _folder(
-        args,
-        "Tiny ImageNet",
-        ("tiny-imagenet-200", "tiny-imagenet-20"),
-        "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
-    )
-    train, test = tiny_imagenet(folder, "train"), tiny_imagenet(folder, "val")
+    train, test = tiny_imagenet_of(args)
     less = QUICK if args.quick else {}
     subjects = {
         name: photo_models.trained(name, train, test, args.cache_dir, seed=args.seed, verbose=args.verbose, **less)
