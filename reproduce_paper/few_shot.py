@@ -11,7 +11,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import model_cache, report
+from mipin_keras.data.progress import keras_verbose
+
+from . import model_cache
 from .photo_models import Subject, augmented, standardized
 from .photographs import Photographs
 
@@ -219,7 +221,7 @@ def trained(
         jit_compile=False,
     )
     drawn = TrainingEpisodes(train, **how, count=episodes, seed=seed)
-    history = learning.fit(drawn, epochs=epochs, shuffle=False, verbose=report.keras_verbose(verbose)).history
+    history = learning.fit(drawn, epochs=epochs, shuffle=False, verbose=keras_verbose(verbose)).history
     about = {"model": "prototype", "classes": classes, "train_samples": n, "episodes": episodes * epochs, "seed": seed}
     about |= how | {"seconds": round(time.perf_counter() - start), "accuracy": float(history["accuracy"][-1])}
     model_cache.save(path, model, about)

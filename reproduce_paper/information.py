@@ -14,6 +14,7 @@ import tensorflow as tf
 
 import mipin_keras
 from mipin_keras.channels import reduced, resized
+from mipin_keras.data.progress import keras_verbose
 from mipin_keras.information import Information
 from mipin_keras.information.fitting import NEGATIVES
 from mipin_keras.information.results import Decomposition
@@ -103,7 +104,7 @@ def fitted(
     """The analyzer, fitted with the photographs' labels, and what the fit says of itself."""
     analyzer = mipin_keras.create_analyzer(
         "mi.total", subject.model, layer=subject.layer, epochs=epochs, seed=args.seed,
-        verbose=report.keras_verbose(args.verbose),
+        verbose=keras_verbose(args.verbose),
     )  # fmt: skip
     start = time.perf_counter()
     analyzer.fit(train.stream(subject.preprocess, FIT_BATCH), train.labels)

@@ -10,7 +10,9 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from . import model_cache, report
+from mipin_keras.data.progress import keras_verbose
+
+from . import model_cache
 from .data import Data
 
 # The paper says that dropout was used in training, not where or how much:
@@ -143,7 +145,7 @@ def trained(
         data.y_train[:n],
         batch_size=recipe.batch_size,
         epochs=epochs,
-        verbose=report.keras_verbose(verbose),
+        verbose=keras_verbose(verbose),
     )
     _, accuracy = model.evaluate(shape_for(model, data.x_test), data.y_test, batch_size=256, verbose=0)
     about["accuracy"] = float(accuracy)

@@ -14,7 +14,9 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from . import model_cache, report
+from mipin_keras.data.progress import keras_verbose
+
+from . import model_cache
 from .photographs import Photographs
 
 #: Photographs that a model sees at once when its outputs are computed.
@@ -211,7 +213,7 @@ def trained(
         metrics=["accuracy"],
     )
     batches = _batches(train, recipe.batch_size, seed)
-    model.fit(batches, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=report.keras_verbose(verbose))
+    model.fit(batches, epochs=epochs, steps_per_epoch=steps, shuffle=False, verbose=keras_verbose(verbose))
     _, accuracy = model.evaluate(standardized(test.pixels()), np.eye(classes)[test.labels], batch_size=256, verbose=0)
     about = {"model": name, "epochs": epochs, "train_samples": n, "batch_size": recipe.batch_size, "seed": seed}
     about |= {"seconds": round(time.perf_counter() - start), "accuracy": float(accuracy)}

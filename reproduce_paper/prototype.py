@@ -12,6 +12,7 @@ import numpy as np
 
 import mipin_keras
 from mipin_keras.channels import resized
+from mipin_keras.data.progress import keras_verbose
 from mipin_keras.information import Decomposition
 from mipin_keras.metrics import bootstrap_interval, positive_share
 
@@ -156,7 +157,7 @@ def decomposition(
         log(f"the decomposition is fitted on {len(fit.paths):,} photographs of {WAYS} classes, mask weight {weight:g}")
         analyzer = mipin_keras.create_analyzer(
             "mi.total", model, layer=few_shot.FEATURE, representation=few_shot.EMBEDDING, epochs=epochs,
-            mask_weight=weight, seed=args.seed, verbose=report.keras_verbose(args.verbose),
+            mask_weight=weight, seed=args.seed, verbose=keras_verbose(args.verbose),
         )  # fmt: skip
         found = analyzer.fit(x_fit).decompose(x)
         nearest, masked = analyzer.logits(x).argmax(axis=1), analyzer.masked_logits(x).argmax(axis=1)

@@ -9,7 +9,6 @@ import pathlib
 import platform
 import re
 import shlex
-import sys
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -105,11 +104,6 @@ def made_by(result: Mapping[str, Any]) -> str:
     text = f"Made by `{result['command']}`, seed {result['seed']}, in {result['seconds']:.0f} s; {versions}."
     text += f" {result['note']}" if "note" in result else ""
     return f"**{QUICK}** {text}" if result["quick"] else text
-
-
-def keras_verbose(verbose: int) -> int:
-    """The ``verbose`` of Keras' own fit: a bar only on a terminal; in a log a line an epoch."""
-    return 2 if verbose == 1 and not sys.stdout.isatty() else verbose
 
 
 def environment() -> dict[str, str]:

@@ -148,7 +148,8 @@ class Information(Explanation):
                 ``(n, neurons)``. None for the model's own decisions. An int
                 here is the ``batch_size``, as in iNNvestigate.
             batch_size: Inputs a batch, whose other inputs' parts are the
-                negatives: 2 at least.
+                negatives: 2 at least, in the scope of a ``tf.distribute``
+                strategy 2 for each replica.
             steps: Batches of the pass over ``X``.
             memory: GiB that the feature maps may take; what comes behind goes
                 to temporary files.

@@ -68,7 +68,21 @@ class Pairs(keras.Model):
         """Minus the bounded estimate, in nats."""
         parts = against_the_batch(y_pred)
         self._nats.update_state(tf.reduce_mean(pointwise(*parts)))
-        return -tf.reduce_mean(bounded(*parts))
+        return shared(-tf.reduce_mean(bounded(*parts)))
+
+
+def replicas() -> int:
+    """How many replicas the scope of a ``tf.distribute`` strategy has; 1 outside of one."""
+    return tf.distribute.get_strategy().num_replicas_in_sync
+
+
+def shared(loss: tf.Tensor) -> tf.Tensor:
+    """A replica's part of a mean over all replicas' samples: their gradients add up, as Keras scales its own losses.
+
+    Before Keras 3.6 the loss that is shown among several replicas is this
+    part, and not its sum; Adam's steps are the same.
+    """
+    return loss / replicas()
 
 
 def mutual_information(
@@ -131,7 +145,8 @@ def mutual_information(
     scorer.adapt(z[train], x[train][:, None, :])
     # Without XLA, which takes longer to compile than this takes to run.
     model.compile(optimizer=keras.optimizers.Adam(learning_rate), jit_compile=False)
-    most = len(held) // -(-len(held) // _HELD_OUT)
+    most = even(len(held) // -(-len(held) // _HELD_OUT))
+    each = most // replicas()  # the negatives of a pair are those on its own device
     best = best_epoch(epochs)
     history = model.fit(
         ArrayBatches((z, x), train, batch_size, seed),
@@ -145,15 +160,15 @@ def mutual_information(
     curve = np.asarray(history["val_nats"])
     # A critic that scores all pairs alike says 0, and no data make it worse: the least that is ever known.
     nats = float(curve[best.best_epoch]) if min(history["val_loss"]) < 0 else 0.0
-    limit = math.log(most - 1)
+    limit = math.log(each - 1)
     if nats > limit - 1:
         warnings.warn(
-            f"expected information below the limit of the estimate, log({most - 1}) = {limit:.2f} nats, received an "
+            f"expected information below the limit of the estimate, log({each - 1}) = {limit:.2f} nats, received an "
             f"estimate of {nats:.2f}; it may be larger than this: give more pairs, or variables of fewer dimensions",
             UserWarning,
             stacklevel=2,
         )
-    return MutualInformation(nats, curve, -np.asarray(history["loss"]), limit, most - 1, len(held))
+    return MutualInformation(nats, curve, -np.asarray(history["loss"]), limit, each - 1, len(held))
 
 
 def _vectors(name: str, given: Any) -> np.ndarray:
@@ -175,20 +190,31 @@ def split(n: int, share: Any, batch_size: int, seed: int, what: str) -> tuple[np
         what: What the samples are, for messages.
 
     Raises:
-        ValueError: Unless there are two to hold out, and a batch of others.
+        ValueError: Unless there are two to hold out, and a batch of others;
+            two for each replica, and a batch of as many.
     """
     share = number("validation_split", share, 0, above=True)
     if share >= 1:
         raise ValueError(f"expected validation_split to be below 1, received {share}; give a share such as 0.2")
-    held = round(share * n)
-    if held < 2 or n - held < batch_size:
+    held, least = round(share * n), 2 * replicas()
+    if batch_size < least:
         raise ValueError(
-            f"expected 2 {what} or more to hold out and a batch of {batch_size} to train on, as the others of a batch "
-            f"are the negatives, received {n}, of which validation_split={share:g} holds out {held}; give more, or a "
-            "smaller batch_size of at least 2"
+            f"expected a batch_size of {least} at least, as each of {replicas()} replicas takes its share of a batch, "
+            f"whose others are the negatives, received {batch_size}; give a larger one"
+        )
+    if held < least or n - held < batch_size:
+        raise ValueError(
+            f"expected {least} {what} or more to hold out and a batch of {batch_size} to train on, as the others of a "
+            f"batch are the negatives, received {n}, of which validation_split={share:g} holds out {held}; "
+            f"give more, or a smaller batch_size of at least {least}"
         )
     order = np.random.default_rng(seed).permutation(n)
     return np.sort(order[:held]), np.sort(order[held:])
+
+
+def even(size: int) -> int:
+    """The largest batch of up to ``size`` that all replicas have an equal share of."""
+    return size - size % replicas()
 
 
 class ArrayBatches(keras.utils.PyDataset):

@@ -15,7 +15,7 @@ from ..checks import check_finite
 from ..data.batches import Batches
 from ..data.progress import Progress, keras_verbose
 from .critic import Critic
-from .estimate import ArrayBatches, best_epoch, split
+from .estimate import ArrayBatches, best_epoch, even, replicas, split
 from .mask import MaskModule
 from .parts import Cut
 from .results import Fitted, InformationReport
@@ -100,7 +100,7 @@ def train(
     mask.adapt(*critic.standard("x"))
     # The batches shuffle themselves, by the seed: Keras would do it by its own.
     how = {"epochs": options["epochs"], "verbose": keras_verbose(verbose), "shuffle": False}
-    most = min(batch_size, len(held))
+    most = even(min(batch_size, len(held)))
 
     def compiled(model: keras.Model) -> keras.Model:
         # Without XLA, which compiles for each batch size, and on CPUs is slow at convolutions.
@@ -131,7 +131,7 @@ def train(
     report = InformationReport(
         total=float(of_critic["val_total"][best.best_epoch]),
         decision=float(of_critic["val_decision"][best.best_epoch]),
-        limit=math.log((most - 1) * math.prod(cut.shape[:-1])),
+        limit=math.log((most // replicas() - 1) * math.prod(cut.shape[:-1])),
         coverage=float(of_mask["val_coverage"][-1]),
         accuracy=float(tf.reduce_mean(own)),
         masked_accuracy=float(of_mask["val_accuracy"][-1]),

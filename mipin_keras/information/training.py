@@ -9,6 +9,7 @@ import keras
 import tensorflow as tf
 
 from .critic import Critic, against_the_batch, bounded, pointwise
+from .estimate import shared
 from .mask import MaskModule
 
 
@@ -89,11 +90,6 @@ def local_parts(feature: Any, mask: Any) -> tuple[tf.Tensor, tf.Tensor]:
     feature = tf.cast(feature, tf.float32)
     shape = (tf.shape(feature)[0], -1, feature.shape[-1])
     return tf.reshape(feature, shape), tf.reshape(feature * mask, shape)
-
-
-def shared(loss: tf.Tensor) -> tf.Tensor:
-    """A replica's part of a mean over all replicas' samples: they add up."""
-    return loss / tf.distribute.get_strategy().num_replicas_in_sync
 
 
 def cross_entropy(logits: tf.Tensor, labels: tf.Tensor, by_sign: bool) -> tf.Tensor:

@@ -247,9 +247,10 @@ def test_a_head_that_is_a_convolution():
     )
 
 
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 @pytest.mark.medium
-def test_mixed_precision():
-    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+def test_mixed_precision(policy):
+    keras.mixed_precision.set_global_policy(policy)
     try:
         analyzer = quick(with_weights(small(), 1))
         found = analyzer.decompose(X)
