@@ -145,7 +145,7 @@ def mutual_information(
     scorer.adapt(z[train], x[train][:, None, :])
     # Without XLA, which takes longer to compile than this takes to run.
     model.compile(optimizer=keras.optimizers.Adam(learning_rate), jit_compile=False)
-    most = even(len(held) // -(-len(held) // _HELD_OUT))
+    most = len(held) // -(-len(held) // _HELD_OUT)
     each = most // replicas()  # the negatives of a pair are those on its own device
     best = best_epoch(epochs)
     history = model.fit(
@@ -212,18 +212,14 @@ def split(n: int, share: Any, batch_size: int, seed: int, what: str) -> tuple[np
     return np.sort(order[:held]), np.sort(order[held:])
 
 
-def even(size: int) -> int:
-    """The largest batch of up to ``size`` that all replicas have an equal share of."""
-    return size - size % replicas()
-
-
 class ArrayBatches(keras.utils.PyDataset):
     """Batches of arrays, all of one size; what is left over is in another batch in the next epoch.
 
     Args:
         arrays: Of one length, in any structure.
         rows: Which of them.
-        batch_size: Samples a batch.
+        batch_size: Samples a batch; fewer where replicas could not have equal
+            shares of it, as one with a single sample has no negatives.
         seed: Of the order, another in each epoch; None for as they are.
         labels: Of all samples; None for none.
     """
@@ -231,7 +227,7 @@ class ArrayBatches(keras.utils.PyDataset):
     def __init__(self, arrays: Any, rows: np.ndarray, batch_size: int, seed: int | None = None, labels: Any = None):
         super().__init__()
         self._given = (arrays,) if labels is None else (arrays, labels)
-        self._rows, self._size = rows, batch_size
+        self._rows, self._size = rows, batch_size - batch_size % replicas()
         self._rng = None if seed is None else np.random.default_rng(seed)
         self.on_epoch_end()
 

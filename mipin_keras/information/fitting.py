@@ -15,7 +15,7 @@ from ..checks import check_finite
 from ..data.batches import Batches
 from ..data.progress import Progress, keras_verbose
 from .critic import Critic
-from .estimate import ArrayBatches, best_epoch, even, replicas, split
+from .estimate import ArrayBatches, best_epoch, replicas, split
 from .mask import MaskModule
 from .parts import Cut
 from .results import Fitted, InformationReport
@@ -100,7 +100,7 @@ def train(
     mask.adapt(*critic.standard("x"))
     # The batches shuffle themselves, by the seed: Keras would do it by its own.
     how = {"epochs": options["epochs"], "verbose": keras_verbose(verbose), "shuffle": False}
-    most = even(min(batch_size, len(held)))
+    most = min(batch_size, len(held))
 
     def compiled(model: keras.Model) -> keras.Model:
         # Without XLA, which compiles for each batch size, and on CPUs is slow at convolutions.

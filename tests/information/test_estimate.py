@@ -6,7 +6,7 @@ import keras
 import numpy as np
 import pytest
 
-from mipin_keras.information import Critic, mutual_information
+from mipin_keras.information import Critic, estimate, mutual_information
 from mipin_keras.information.estimate import ArrayBatches, Pairs, best_epoch
 
 
@@ -72,6 +72,14 @@ def test_the_critic_is_that_of_the_best_epoch():
     losses = model.fit(data, validation_data=others, callbacks=[best], **options).history["val_loss"]
     assert len(losses) == 25 and best.best_epoch == np.argmin(losses) < 24
     assert model.evaluate(others, verbose=0, return_dict=True)["loss"] == pytest.approx(min(losses), abs=1e-4)
+
+
+@pytest.mark.parametrize(("replicas", "size"), [(1, 8), (3, 6), (4, 8)])
+def test_all_replicas_have_equal_shares_of_a_batch(replicas, size, monkeypatch):
+    monkeypatch.setattr(estimate, "replicas", lambda: replicas)
+    batches = ArrayBatches(np.arange(20), np.arange(20), 8, seed=0)
+    assert len(batches) == 20 // size
+    assert all(len(batches[i][0]) == size for i in range(len(batches)))
 
 
 def test_callbacks_are_keras_own():

@@ -2,6 +2,7 @@
 
 import contextlib
 
+import keras
 import numpy as np
 import pytest
 
@@ -47,8 +48,9 @@ def test_two_replicas_fit_as_one_does():
     found = result.arrays
     # The mask's loss is a mean over the batch: the replicas' gradients add up to that of all.
     np.testing.assert_allclose(found["together/mask"], found["alone/mask"], rtol=1e-3, atol=2e-4)
-    # The mean that is shown is of both replicas; of Keras 3.5 it is off by a little.
-    np.testing.assert_allclose(found["together/coverage"], found["alone/coverage"], atol=2e-3)
+    # The mean that is shown is of both replicas; that of Keras 3.5, whose metrics are its own business, is off by 1e-3.
+    limit = 2e-3 if keras.__version__.startswith("3.5.") else 5e-5
+    np.testing.assert_allclose(found["together/coverage"], found["alone/coverage"], rtol=0, atol=limit)
     # The negatives are those of a replica: 6 of the 12 inputs that are held out together, 12 parts of each.
     assert found["alone/limit"] == pytest.approx(np.log(12 * 12))
     assert found["together/limit"] == pytest.approx(np.log(5 * 12))
